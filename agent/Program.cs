@@ -1,0 +1,6 @@
+namespace Sidecar.Agent;
+
+internal static class Program
+{
+    private static int Main() => 0;
+}
