@@ -1,0 +1,90 @@
+using System.Net;
+using Sidecar.Agent.Judgement;
+
+namespace Sidecar.Agent.Tracking;
+
+/// <summary>
+/// What one look saw, immutable, published by the loop by one reference assignment. Status, metrics and the HTTP
+/// endpoint read it without ever waiting for a scan.
+/// </summary>
+public sealed record AgentSnapshot
+{
+    /// <summary>UTC wall-clock time at which the look ended.</summary>
+    public required DateTimeOffset Time { get; init; }
+
+    /// <summary>Number of the look, from 1.</summary>
+    public required long Scan { get; init; }
+
+    /// <summary>How long the look took.</summary>
+    public required TimeSpan Duration { get; init; }
+
+    /// <summary><c>observe</c> or <c>protect</c>, as in force.</summary>
+    public required string Mode { get; init; }
+
+    /// <summary>Watched sockets, each with its verdict.</summary>
+    public required IReadOnlyList<ConnectionStatus> Connections { get; init; }
+
+    /// <summary>Per-upstream findings, in configuration order.</summary>
+    public required IReadOnlyList<UpstreamStatus> Upstreams { get; init; }
+
+    /// <summary>What the agent cannot do here and why (missing capability, kernel option …); empty when all is possible.</summary>
+    public required IReadOnlyList<string> Limitations { get; init; }
+}
+
+/// <summary>One watched connection as an operator sees it.</summary>
+public sealed record ConnectionStatus
+{
+    public required IPEndPoint Local { get; init; }
+    public required IPEndPoint Peer { get; init; }
+
+    /// <summary>Owner, or null where it is not known (not permitted, or the process has just gone).</summary>
+    public required int? Pid { get; init; }
+
+    /// <summary>Path of the owner's executable, or null.</summary>
+    public required string? Executable { get; init; }
+
+    /// <summary>systemd unit of the owner, or null.</summary>
+    public required string? Unit { get; init; }
+    public required string Upstream { get; init; }
+
+    /// <summary>Network namespace: <c>own</c>, or <c>net:[inode]</c>.</summary>
+    public required string Namespace { get; init; }
+
+    /// <summary>Time since segments last moved in either direction.</summary>
+    public required TimeSpan Idle { get; init; }
+    public required Verdict Verdict { get; init; }
+
+    /// <summary>One line for people: the evidence that led to the verdict.</summary>
+    public required string Why { get; init; }
+
+    /// <summary>Time since the first send that was never answered; null unless suspect, stuck or outage.</summary>
+    public required TimeSpan? StuckFor { get; init; }
+
+    /// <summary>Whether a keepalive timer runs on the socket; null where unknown.</summary>
+    public required bool? KeepaliveArmed { get; init; }
+
+    /// <summary>The kernel's cookie of the socket, 64 bits.</summary>
+    public required ulong Cookie { get; init; }
+}
+
+/// <summary>One upstream as an operator sees it.</summary>
+public sealed record UpstreamStatus
+{
+    public required string Name { get; init; }
+
+    /// <summary>Endpoints as declared.</summary>
+    public required string Endpoint { get; init; }
+
+    /// <summary>True: the last fresh connection succeeded; false: it failed; null: none was needed yet.</summary>
+    public required bool? PathUp { get; init; }
+
+    /// <summary>Round-trip time of the last fresh connection; null where none succeeded.</summary>
+    public required TimeSpan? PathRoundTrip { get; init; }
+
+    /// <summary>Bounds of the path's idle timeout; null where unknown.</summary>
+    public required TimeSpan? IdleTimeoutLower { get; init; }
+    public required TimeSpan? IdleTimeoutUpper { get; init; }
+
+    /// <summary>Lines of advice for the operator; empty where there is none.</summary>
+    public required IReadOnlyList<string> Advice { get; init; }
+}
