@@ -1,0 +1,28 @@
+using System.Runtime.InteropServices;
+
+namespace Sidecar.Probes.Interop;
+
+/// <summary>pidfd and namespaces. glibc wraps some of these only in newer versions, so they go through syscall(2).</summary>
+internal static partial class Libc
+{
+    internal const int SIGTERM = 15;
+    internal const int SIGKILL = 9;
+    internal const int CLONE_NEWNET = 0x40000000;
+
+    // Numbers shared by x86-64 and arm64 (asm-generic, 5.1 and later).
+    private const long SYS_pidfd_send_signal = 424;
+    private const long SYS_pidfd_open = 434;
+    private const long SYS_pidfd_getfd = 438;
+
+    [LibraryImport("libc", EntryPoint = "syscall", SetLastError = true)]
+    private static partial long Syscall(long number, long a, long b, long c, long d);
+
+    internal static int PidfdOpen(int pid) => (int)Syscall(SYS_pidfd_open, pid, 0, 0, 0);
+
+    internal static int PidfdGetFd(int pidfd, int targetFd) => (int)Syscall(SYS_pidfd_getfd, pidfd, targetFd, 0, 0);
+
+    internal static int PidfdSendSignal(int pidfd, int signal) => (int)Syscall(SYS_pidfd_send_signal, pidfd, signal, 0, 0);
+
+    [LibraryImport("libc", EntryPoint = "setns", SetLastError = true)]
+    internal static partial int SetNs(int fd, int type);
+}

@@ -1,0 +1,244 @@
+using System.Runtime.InteropServices;
+using Sidecar.Probes.Interop;
+
+namespace Sidecar.Probes.SockDiag;
+
+/// <summary>Called for each socket of a dump. The observation is passed by reference and must not be kept by it.</summary>
+public delegate void SocketVisitor(in SocketObservation socket);
+
+/// <summary>What came of asking the kernel to destroy a socket.</summary>
+public enum DestroyResult
+{
+    /// <summary>Destroyed: the owner's blocked call returned ECONNABORTED.</summary>
+    Destroyed,
+
+    /// <summary>ENOENT: already gone, or not the socket that was meant. Nothing happened.</summary>
+    Gone,
+
+    /// <summary>EPERM: CAP_NET_ADMIN in the socket's user namespace is missing.</summary>
+    NotPermitted,
+
+    /// <summary>EOPNOTSUPP: the kernel was built without CONFIG_INET_DIAG_DESTROY.</summary>
+    NotSupported,
+}
+
+/// <summary>How a dump ended.</summary>
+/// <param name="Sockets">Sockets visited.</param>
+/// <param name="Interrupted">NLM_F_DUMP_INTR was set: the table changed meanwhile and some may be missing.</param>
+/// <param name="Malformed">Messages that could not be read and were skipped.</param>
+public readonly record struct DumpResult(int Sockets, bool Interrupted, int Malformed);
+
+/// <summary>
+/// One NETLINK_SOCK_DIAG socket. It sees the network namespace in which it was made, for its whole life, and keeps that
+/// namespace alive. Not for use by two threads at once.
+/// </summary>
+public sealed class SockDiagClient : IDisposable
+{
+    /// <summary>The kernel never fills more than 32 KiB per recv of a dump.</summary>
+    private const int ReceiveBufferSize = 64 * 1024;
+
+    private readonly KernelHandle _socket;
+    private readonly byte[] _buffer = GC.AllocateArray<byte>(ReceiveBufferSize, pinned: true);
+    private readonly byte[] _request = new byte[InetDiagWire.NetlinkHeaderSize + InetDiagWire.RequestSize + 4 + SocketFilter.MaximumLength];
+    private uint _sequence;
+
+    private SockDiagClient(KernelHandle socket) => _socket = socket;
+
+    /// <summary>Opens a client in the calling thread's network namespace.</summary>
+    /// <exception cref="KernelException">The kernel has no NETLINK_SOCK_DIAG, or descriptors are used up.</exception>
+    public static SockDiagClient Open()
+    {
+        var fd = Libc.Socket(Libc.AF_NETLINK, Libc.SOCK_DGRAM | Libc.SOCK_CLOEXEC, Libc.NETLINK_SOCK_DIAG);
+        if (fd < 0)
+        {
+            throw new KernelException("socket(NETLINK_SOCK_DIAG)", Marshal.GetLastPInvokeError());
+        }
+
+        var handle = new KernelHandle(fd);
+
+        // A connected netlink socket takes messages from the kernel (port 0) only, not from other processes.
+        if (!Libc.TryConnectNetlinkToKernel(fd))
+        {
+            var errno = Marshal.GetLastPInvokeError();
+            handle.Dispose();
+            throw new KernelException("connect(NETLINK_SOCK_DIAG)", errno);
+        }
+
+        // A dump is answered in the calling thread's own system calls, so an answer that takes seconds is no answer.
+        Libc.TrySetReceiveTimeout(fd, TimeSpan.FromSeconds(5));
+        return new SockDiagClient(handle);
+    }
+
+    /// <summary>States of connections that can carry data, as a mask for <see cref="Dump"/>.</summary>
+    public const uint StatesOfConnections = (1u << (int)TcpState.Established) | (1u << (int)TcpState.CloseWait);
+
+    /// <summary>
+    /// Visits every TCP socket of <paramref name="family"/> in <paramref name="states"/> that passes the filter.
+    /// A socket that is absent from one dump may still be open: the kernel resumes a dump by bucket and index.
+    /// </summary>
+    /// <param name="family">AF_INET (2) or AF_INET6 (10).</param>
+    /// <param name="states">Bit mask of 1 &lt;&lt; state.</param>
+    /// <param name="filter">Bytecode of <see cref="SocketFilter.Compile"/>; empty for all.</param>
+    /// <param name="withInfo">Whether TCP_INFO is asked for (408 instead of 124 bytes a socket).</param>
+    /// <param name="visitor">Called for each socket, on this thread.</param>
+    /// <exception cref="KernelException">The request was refused or the answer broke off (ENOBUFS, EINTR beyond retry, timeout).</exception>
+    public DumpResult Dump(int family, uint states, ReadOnlySpan<byte> filter, bool withInfo, SocketVisitor visitor)
+    {
+        var sequence = ++_sequence;
+        var length = InetDiagWire.WriteDump(_request, sequence, family, states, withInfo ? InetDiagWire.ExtensionInfo : (byte)0, filter);
+        Send(_request.AsSpan(0, length), "sock_diag dump");
+        var sockets = 0;
+        var malformed = 0;
+        var interrupted = false;
+        while (true)
+        {
+            ReadOnlySpan<byte> rest = Receive("sock_diag dump");
+            while (InetDiagWire.TryNext(ref rest, out var message, out var broken))
+            {
+                if (message.Sequence != sequence)
+                {
+                    continue; // the tail of an earlier request that was given up
+                }
+
+                interrupted |= (message.Flags & InetDiagWire.NLM_F_DUMP_INTR) != 0;
+                switch (message.Type)
+                {
+                    case InetDiagWire.NLMSG_DONE:
+                        if (message.Errno > 0)
+                        {
+                            throw new KernelException("sock_diag dump", message.Errno);
+                        }
+
+                        return new DumpResult(sockets, interrupted, malformed);
+                    case InetDiagWire.NLMSG_ERROR:
+                        throw new KernelException("sock_diag dump", message.Errno);
+                    case InetDiagWire.SOCK_DIAG_BY_FAMILY when InetDiagWire.TryReadSocket(message.Payload, out var socket):
+                        sockets++;
+                        visitor(in socket);
+                        break;
+                    default:
+                        malformed++;
+                        break;
+                }
+
+                if (broken)
+                {
+                    malformed++;
+                }
+            }
+        }
+    }
+
+    /// <summary>Reads one socket by its key. False when it is gone (ENOENT).</summary>
+    /// <exception cref="KernelException">Any other refusal.</exception>
+    public bool TryGet(in SocketKey key, out SocketObservation socket)
+    {
+        socket = default;
+        if (key.Cookie.IsNone)
+        {
+            return false;
+        }
+
+        var sequence = ++_sequence;
+        var length = InetDiagWire.WriteSingle(_request, sequence, InetDiagWire.SOCK_DIAG_BY_FAMILY, InetDiagWire.NLM_F_REQUEST, key, InetDiagWire.ExtensionInfo);
+        Send(_request.AsSpan(0, length), "sock_diag get");
+        while (true)
+        {
+            ReadOnlySpan<byte> rest = Receive("sock_diag get");
+            while (InetDiagWire.TryNext(ref rest, out var message, out _))
+            {
+                if (message.Sequence != sequence)
+                {
+                    continue;
+                }
+
+                if (message.Type == InetDiagWire.SOCK_DIAG_BY_FAMILY)
+                {
+                    return InetDiagWire.TryReadSocket(message.Payload, out socket) && socket.Cookie == key.Cookie;
+                }
+
+                return message.Errno is Libc.ENOENT ? false : throw new KernelException("sock_diag get", message.Errno);
+            }
+        }
+    }
+
+    /// <summary>
+    /// Destroys exactly the socket <paramref name="key"/> names: its owner's calls return ECONNABORTED, its peer is sent
+    /// a RST. The caller must have looked at it just before; a cookie is required, and LISTEN sockets are never asked for.
+    /// </summary>
+    /// <exception cref="ArgumentException">The key has no cookie.</exception>
+    /// <exception cref="KernelException">A refusal other than those of <see cref="DestroyResult"/>.</exception>
+    public DestroyResult Destroy(in SocketKey key)
+    {
+        if (key.Cookie.IsNone || key.Peer.Port == 0)
+        {
+            throw new ArgumentException("a socket is destroyed by its cookie and its connection, or not at all", nameof(key));
+        }
+
+        var sequence = ++_sequence;
+        var length = InetDiagWire.WriteSingle(_request, sequence, InetDiagWire.SOCK_DESTROY, InetDiagWire.NLM_F_REQUEST | InetDiagWire.NLM_F_ACK, key, 0);
+        Send(_request.AsSpan(0, length), "SOCK_DESTROY");
+        while (true)
+        {
+            ReadOnlySpan<byte> rest = Receive("SOCK_DESTROY");
+            while (InetDiagWire.TryNext(ref rest, out var message, out _))
+            {
+                if (message.Sequence != sequence || message.Type != InetDiagWire.NLMSG_ERROR)
+                {
+                    continue;
+                }
+
+                return message.Errno switch
+                {
+                    0 => DestroyResult.Destroyed,
+                    Libc.ENOENT => DestroyResult.Gone,
+                    Libc.EPERM => DestroyResult.NotPermitted,
+                    Libc.EOPNOTSUPP => DestroyResult.NotSupported,
+                    var errno => throw new KernelException("SOCK_DESTROY", errno),
+                };
+            }
+        }
+    }
+
+    public void Dispose() => _socket.Dispose();
+
+    private void Send(ReadOnlySpan<byte> request, string what)
+    {
+        while (Libc.Send(_socket.Descriptor, request) < 0)
+        {
+            var errno = Marshal.GetLastPInvokeError();
+            if (errno != Libc.EINTR)
+            {
+                throw new KernelException(what, errno);
+            }
+        }
+    }
+
+    private Span<byte> Receive(string what)
+    {
+        while (true)
+        {
+            var length = Libc.Receive(_socket.Descriptor, _buffer, Libc.MSG_TRUNC);
+            if (length > _buffer.Length)
+            {
+                throw new KernelException(what + ": message larger than the buffer", Libc.ENOBUFS);
+            }
+
+            if (length > 0)
+            {
+                return _buffer.AsSpan(0, length);
+            }
+
+            var errno = length == 0 ? Libc.EBADF : Marshal.GetLastPInvokeError();
+            if (errno == Libc.EAGAIN)
+            {
+                throw new KernelException(what + ": no answer", Libc.ETIMEDOUT);
+            }
+
+            if (errno != Libc.EINTR)
+            {
+                throw new KernelException(what, errno);
+            }
+        }
+    }
+}
