@@ -1,4 +1,3 @@
-using System.Runtime.InteropServices;
 using Sidecar.Probes.Interop;
 using Sidecar.Probes.Processes;
 using Sidecar.Probes.SockDiag;
