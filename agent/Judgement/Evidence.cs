@@ -1,0 +1,82 @@
+namespace Sidecar.Agent.Judgement;
+
+/// <summary>
+/// What is known of one connection at one look. Facts only, in the kernel's and RFC 9293's terms; ages and gaps are
+/// durations, so nothing here needs a clock.
+/// </summary>
+public readonly record struct ConnectionEvidence
+{
+    /// <summary>False where the kernel gave no TCP_INFO: nothing can be judged.</summary>
+    public required bool HasTcpInfo { get; init; }
+
+    /// <summary>Time since segments last moved in either direction, keepalives of either end included.</summary>
+    public required TimeSpan Idle { get; init; }
+
+    /// <summary>Segments sent and not acknowledged.</summary>
+    public required uint Unacknowledged { get; init; }
+
+    /// <summary>The peer's receive window is closed: it lives, and does not read.</summary>
+    public required bool ZeroWindow { get; init; }
+
+    /// <summary>Retransmission timeouts in a row for the oldest unacknowledged segment.</summary>
+    public required int Timeouts { get; init; }
+
+    /// <summary>The last data on the connection was sent by this end, and is acknowledged: an answer is awaited.</summary>
+    public required bool AnswerAwaited { get; init; }
+
+    /// <summary>Idle time at which the socket's keepalive timer sends a probe; null where no keepalive timer runs.</summary>
+    public required TimeSpan? KeepaliveAt { get; init; }
+
+    /// <summary>The stall in progress; null while nothing is unanswered.</summary>
+    public required StallEvidence? Stall { get; init; }
+}
+
+/// <summary>A send that has not been answered yet.</summary>
+public readonly record struct StallEvidence
+{
+    /// <summary>Time since the first send that was never answered.</summary>
+    public required TimeSpan Silence { get; init; }
+
+    /// <summary>How long the connection had been idle before that send; null where not known.</summary>
+    public required TimeSpan? IdleBefore { get; init; }
+
+    /// <summary>Transmissions of the same data that brought no answer: the first, tail-loss probes and retransmissions.</summary>
+    public required int FailedTransmissions { get; init; }
+
+    /// <summary>Those of them that were sent after one fresh connection had succeeded and before another did.</summary>
+    public required int ConfirmedFailures { get; init; }
+}
+
+/// <summary>What a path's fresh connections say at this moment.</summary>
+public enum PathState
+{
+    /// <summary>None was made since the stall began, or its answer is still out.</summary>
+    Unknown,
+
+    /// <summary>The latest one, made since the stall began, succeeded.</summary>
+    Up,
+
+    /// <summary>The latest one failed.</summary>
+    Down,
+
+    /// <summary>None can be made: the peer is a client (inbound), or the attempt itself is not possible here.</summary>
+    Unprovable,
+}
+
+/// <summary>What is known of the path from a worker's namespace and address to an endpoint.</summary>
+public readonly record struct PathEvidence
+{
+    public required PathState State { get; init; }
+
+    /// <summary>A fresh connection failed at some time since the stall began.</summary>
+    public required bool WasDownDuringStall { get; init; }
+
+    /// <summary>Share of transmissions on this path that lately had to be repeated, 0 to 1; see <see cref="LossEstimate"/>.</summary>
+    public required double TransmissionFailureRate { get; init; }
+
+    /// <summary>Idle time the path is known to survive; null where unknown.</summary>
+    public required TimeSpan? IdleTimeoutLower { get; init; }
+
+    /// <summary>Idle time after which the path is known to have forgotten; null where unknown.</summary>
+    public required TimeSpan? IdleTimeoutUpper { get; init; }
+}

@@ -1,0 +1,95 @@
+namespace Sidecar.Agent.Judgement;
+
+/// <summary>Why a verdict was given; one value per branch of <see cref="Judge"/>.</summary>
+public enum Reason
+{
+    NoTcpInfo,
+    InFlight,
+    Active,
+    ProtectedByKeepalive,
+    NoTimeoutKnown,
+    YoungerThanHalfTheTimeout,
+    PastHalfTheTimeout,
+    PastTheTimeout,
+    AnswerAwaited,
+    PeerWindowClosed,
+    RetransmittingPathUnknown,
+    RetransmittingPathUp,
+    RetransmittingUnprovable,
+    SilentWhilePathUp,
+    SilentAndPathDown,
+}
+
+/// <summary>A verdict with its reason.</summary>
+/// <param name="Verdict">The verdict.</param>
+/// <param name="Reason">The branch that gave it.</param>
+/// <param name="Odds">Forgotten to alive, where a stall was weighed; otherwise 0.</param>
+public readonly record struct Judged(Verdict Verdict, Reason Reason, double Odds = 0);
+
+/// <summary>
+/// The verdict table: evidence in, verdict out. Pure; the order of the questions is the meaning.
+/// </summary>
+public static class Judge
+{
+    /// <summary>Judges one connection.</summary>
+    public static Judged Decide(in ConnectionEvidence connection, in PathEvidence path)
+    {
+        if (!connection.HasTcpInfo)
+        {
+            return new(Verdict.Healthy, Reason.NoTcpInfo);
+        }
+
+        // A peer that closes its window answers the probes: it lives, and whatever waits in our queue is its own doing.
+        if (connection.ZeroWindow)
+        {
+            return new(Verdict.BlockedByPeer, Reason.PeerWindowClosed);
+        }
+
+        if (connection.Unacknowledged > 0)
+        {
+            return connection.Timeouts >= 1 && connection.Stall is { } stall
+                ? Silent(stall, path)
+                : new(Verdict.Healthy, Reason.InFlight);
+        }
+
+        return connection.AnswerAwaited
+            ? new(Verdict.Waiting, Reason.AnswerAwaited)
+            : Resting(connection, path);
+    }
+
+    private static Judged Silent(in StallEvidence stall, in PathEvidence path)
+    {
+        var odds = ForgottenOdds.Of(stall, path);
+        return path.State switch
+        {
+            PathState.Down => new(Verdict.Outage, Reason.SilentAndPathDown, odds),
+            PathState.Up when odds >= ForgottenOdds.Conclusive => new(Verdict.Stuck, Reason.SilentWhilePathUp, odds),
+            PathState.Up => new(Verdict.Suspect, Reason.RetransmittingPathUp, odds),
+            PathState.Unprovable => new(Verdict.Suspect, Reason.RetransmittingUnprovable, odds),
+            _ => new(Verdict.Suspect, Reason.RetransmittingPathUnknown, odds),
+        };
+    }
+
+    private static Judged Resting(in ConnectionEvidence connection, in PathEvidence path)
+    {
+        if (path.IdleTimeoutLower is not { } lower)
+        {
+            return new(Verdict.Healthy, connection.KeepaliveAt is null ? Reason.NoTimeoutKnown : Reason.ProtectedByKeepalive);
+        }
+
+        // A probe that comes later than the path forgets protects nothing.
+        if (connection.KeepaliveAt is { } probe && probe < lower && connection.Idle < lower)
+        {
+            return new(Verdict.Healthy, Reason.ProtectedByKeepalive);
+        }
+
+        if (path.IdleTimeoutUpper is { } upper && connection.Idle >= upper)
+        {
+            return new(Verdict.Expired, Reason.PastTheTimeout);
+        }
+
+        return connection.Idle >= lower / 2
+            ? new(Verdict.Aging, Reason.PastHalfTheTimeout)
+            : new(Verdict.Healthy, Reason.YoungerThanHalfTheTimeout);
+    }
+}

@@ -1,0 +1,202 @@
+namespace Sidecar.Agent.Judgement;
+
+/// <summary>Remedies, mildest first.</summary>
+public enum Remedy
+{
+    None,
+    Keepalive,
+    Nudge,
+    Recycle,
+    Release,
+    Terminate,
+}
+
+/// <summary>Remedy names as they stand in incidents and metrics.</summary>
+public static class RemedyNames
+{
+    public static string ToName(this Remedy remedy) => remedy switch
+    {
+        Remedy.None => "none",
+        Remedy.Keepalive => "keepalive",
+        Remedy.Nudge => "nudge",
+        Remedy.Recycle => "recycle",
+        Remedy.Release => "release",
+        Remedy.Terminate => "terminate",
+        _ => throw new ArgumentOutOfRangeException(nameof(remedy), remedy, "no such remedy"),
+    };
+}
+
+/// <summary>How far recycling a stuck connection has come.</summary>
+public enum RecycleProgress
+{
+    NotTried,
+
+    /// <summary>Done, and it is too early to say whether it helped.</summary>
+    Settling,
+
+    /// <summary>Done, and the worker went on.</summary>
+    Helped,
+
+    /// <summary>Done, and after a few seconds the worker has not run at all.</summary>
+    DidNotHelp,
+
+    /// <summary>The kernel refused it.</summary>
+    Refused,
+}
+
+/// <summary>What is known of the worker that holds a stuck connection.</summary>
+public readonly record struct WorkerEvidence
+{
+    /// <summary>Exactly one process holds the socket and its identity is known.</summary>
+    public required bool SoleOwnerKnown { get; init; }
+
+    /// <summary>PID 1, the agent itself, a kernel thread.</summary>
+    public required bool Protected { get; init; }
+
+    /// <summary>A [workers:…] section with terminate = on names it.</summary>
+    public required bool NamedForTermination { get; init; }
+
+    /// <summary>Whether another of its connections made progress since the stall; null where that could not be seen.</summary>
+    public required bool? OtherProgress { get; init; }
+
+    /// <summary>No other worker of the group hung earlier.</summary>
+    public required bool HungFirst { get; init; }
+
+    /// <summary>A termination in the group has begun and the group has not recovered from it.</summary>
+    public required bool GroupBusy { get; init; }
+
+    /// <summary>The group's budget allows one more.</summary>
+    public required bool BudgetLeft { get; init; }
+}
+
+/// <summary>A connection judged stuck, as the planner sees it.</summary>
+public readonly record struct StuckCase
+{
+    /// <summary>A connection (never a listening socket) of a declared upstream, and not undeclared loopback.</summary>
+    public required bool Declared { get; init; }
+
+    /// <summary>The latest fresh connection, made since the stall began, succeeded.</summary>
+    public required bool PathUp { get; init; }
+
+    /// <summary>The upstream's <c>recycle</c>.</summary>
+    public required bool RecycleEnabled { get; init; }
+
+    public required RecycleProgress Recycle { get; init; }
+
+    public required WorkerEvidence Worker { get; init; }
+}
+
+/// <summary>What holds for the whole agent, or the whole upstream, at this look.</summary>
+public readonly record struct Circumstances
+{
+    /// <summary>mode = observe.</summary>
+    public required bool Observe { get; init; }
+
+    /// <summary>The look came late: the agent was starved, stopped or suspended.</summary>
+    public required bool TickLate { get; init; }
+
+    /// <summary>Most connections of the upstream are silent.</summary>
+    public required bool CommonMode { get; init; }
+
+    /// <summary>The bounded rate that holds in common mode allows one more recycle now.</summary>
+    public required bool RecycleRateLeft { get; init; }
+}
+
+/// <summary>What to do, or what would be done but for a guardrail.</summary>
+/// <param name="Remedy">The remedy in question; None where nothing is due.</param>
+/// <param name="WithheldBy">Null: carry it out.</param>
+public readonly record struct Decision(Remedy Remedy, Guardrail? WithheldBy)
+{
+    public static readonly Decision Nothing = new(Remedy.None, null);
+
+    public bool IsAction => Remedy != Remedy.None && WithheldBy is null;
+
+    internal static Decision Act(Remedy remedy) => new(remedy, null);
+
+    internal static Decision Withhold(Remedy remedy, Guardrail guardrail) => new(remedy, guardrail);
+}
+
+/// <summary>
+/// From a stuck connection to a remedy. Pure: each guardrail is one question here, asked at the last moment before an
+/// action, even where an earlier step should have asked it already.
+/// </summary>
+public static class RemedyPlanner
+{
+    /// <summary>Plans for a stuck connection: recycle first; where that is off, refused or of no help, terminate.</summary>
+    public static Decision ForStuck(in StuckCase stuck, in Circumstances now)
+    {
+        if (stuck.Recycle is RecycleProgress.Settling or RecycleProgress.Helped)
+        {
+            return Decision.Nothing;
+        }
+
+        var remedy = stuck.RecycleEnabled && stuck.Recycle == RecycleProgress.NotTried ? Remedy.Recycle : Remedy.Terminate;
+        var guardrail = ForAny(stuck, now) ?? (remedy == Remedy.Recycle ? ForRecycle(now) : ForTerminate(stuck.Worker, now));
+
+        // Last, so that in observe mode an incident says "observe" only where everything else would have let it pass.
+        if (guardrail is null && now.Observe)
+        {
+            guardrail = Guardrail.Observe;
+        }
+
+        return guardrail is { } by ? Decision.Withhold(remedy, by) : Decision.Act(remedy);
+    }
+
+    private static Guardrail? ForAny(in StuckCase stuck, in Circumstances now)
+    {
+        if (!stuck.Declared)
+        {
+            return Guardrail.NotDeclared;
+        }
+
+        if (!stuck.PathUp)
+        {
+            return Guardrail.PathDown;
+        }
+
+        return now.TickLate ? Guardrail.LateTick : null;
+    }
+
+    private static Guardrail? ForRecycle(in Circumstances now) =>
+        now.CommonMode && !now.RecycleRateLeft ? Guardrail.CommonMode : null;
+
+    private static Guardrail? ForTerminate(in WorkerEvidence worker, in Circumstances now)
+    {
+        if (now.CommonMode)
+        {
+            return Guardrail.CommonMode;
+        }
+
+        if (!worker.SoleOwnerKnown)
+        {
+            return Guardrail.Unknown;
+        }
+
+        if (worker.Protected)
+        {
+            return Guardrail.ProtectedProcess;
+        }
+
+        if (!worker.NamedForTermination)
+        {
+            return Guardrail.UnnamedWorker;
+        }
+
+        if (!worker.HungFirst)
+        {
+            return Guardrail.NotFirstHung;
+        }
+
+        if (worker.GroupBusy)
+        {
+            return Guardrail.OneAtATime;
+        }
+
+        return worker.OtherProgress switch
+        {
+            null => Guardrail.Unknown,
+            true => Guardrail.OtherProgress,
+            false => worker.BudgetLeft ? null : Guardrail.Budget,
+        };
+    }
+}

@@ -1,0 +1,65 @@
+using Sidecar.Agent.Tracking;
+using Sidecar.Probes;
+using Sidecar.Probes.Namespaces;
+using Sidecar.Probes.Processes;
+using Sidecar.Probes.SockDiag;
+
+namespace Sidecar.Agent.Remedies;
+
+/// <summary>
+/// Guardrail 5: whether a process did anything on another of its TCP connections since a stall began. A process that
+/// reads or writes elsewhere is not hung, whatever one of its connections does.
+/// </summary>
+internal static class ProgressProbe
+{
+    /// <summary>What happened this shortly before the stall (the request that led to it) is no progress.</summary>
+    private static readonly TimeSpan Margin = TimeSpan.FromMilliseconds(250);
+
+    private const uint AllStates = 0xfff & ~(1u << (int)TcpState.Listen) & ~(1u << (int)TcpState.TimeWait);
+
+    /// <summary>True: it moved; false: every other connection has rested; null: that cannot be seen.</summary>
+    internal static bool? MovedSince(TimeSpan silence, int pid, uint stuckInode, NetworkNamespace network, ProcessReader processes)
+    {
+        var inodes = new HashSet<uint>();
+        if (!processes.TryVisitSockets(pid, (_, inode) => inodes.Add(inode)))
+        {
+            return null;
+        }
+
+        inodes.Remove(stuckInode);
+        if (inodes.Count == 0)
+        {
+            return false;
+        }
+
+        var moved = false;
+        var since = (silence - Margin).TotalMilliseconds;
+        void Visit(in SocketObservation socket)
+        {
+            if (moved || !inodes.Contains(socket.Inode) || !socket.Info.IsPresent)
+            {
+                return;
+            }
+
+            var info = socket.Info;
+
+            // A retransmission restarts last_data_sent, so a connection that is itself unanswered has not written.
+            var wrote = info.DataSegmentsOut > 0 && info.Retransmits == 0 && info.LastDataSentMilliseconds < since;
+
+            // The kernel receives for a hung process too; only what was taken out of the queue counts.
+            var read = info.DataSegmentsIn > 0 && socket.ReceiveQueue == 0 && info.LastDataReceivedMilliseconds < since;
+            moved |= wrote || read;
+        }
+
+        try
+        {
+            network.Diagnostics.Dump(2, AllStates, [], withInfo: true, Visit);
+            network.Diagnostics.Dump(10, AllStates, [], withInfo: true, Visit);
+            return moved;
+        }
+        catch (KernelException)
+        {
+            return null;
+        }
+    }
+}

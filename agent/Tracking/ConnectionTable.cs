@@ -1,0 +1,174 @@
+using Sidecar.Probes;
+using Sidecar.Probes.Namespaces;
+using Sidecar.Probes.SockDiag;
+
+namespace Sidecar.Agent.Tracking;
+
+/// <summary>
+/// All watched connections of all namespaces, and the looks at them: a full one (a filtered dump of each namespace) and
+/// a short one (a request by cookie for each connection of interest).
+/// </summary>
+public sealed class ConnectionTable
+{
+    /// <summary>One dump may miss a socket that is open (a dump resumes by bucket and index), so absence has to repeat.</summary>
+    private const int MissesUntilGone = 2;
+
+    private readonly Dictionary<(ulong Namespace, SocketCookie Cookie), TrackedConnection> _connections = [];
+    private readonly IReadOnlyList<Upstream> _upstreams;
+    private readonly PathTable _paths;
+    private readonly SocketVisitor _visitor;
+    private readonly List<TrackedConnection> _gone = [];
+    private readonly HashSet<ulong> _failed = [];
+    private byte[] _filter = [];
+    private ulong _namespace;
+    private TimeSpan _now;
+    private long _scan;
+
+    public ConnectionTable(IReadOnlyList<Upstream> upstreams, PathTable paths)
+    {
+        _upstreams = upstreams;
+        _paths = paths;
+        _visitor = Visit;
+        Recompile();
+    }
+
+    public IReadOnlyCollection<TrackedConnection> All => _connections.Values;
+
+    /// <summary>Sockets the kernel sent in the last full look.</summary>
+    public int LastScanSockets { get; private set; }
+
+    /// <summary>Why the last full look is not complete, or null.</summary>
+    public string? LastProblem { get; private set; }
+
+    /// <summary>Number of full looks so far.</summary>
+    public long Scans => _scan;
+
+    /// <summary>Compiles the kernel's filter anew, after host names were resolved.</summary>
+    public void Recompile() => _filter = _upstreams.SelectMany(upstream => upstream.Conditions).ToList() is { Count: > 0 } conditions
+        ? SocketFilter.Compile(conditions)
+        : [];
+
+    /// <summary>
+    /// A full look. Returns the connections that have gone since; they are no longer in the table.
+    /// </summary>
+    /// <param name="namespaces">Where to look.</param>
+    /// <param name="clock">Monotonic time; read per namespace, since ages count from the kernel's answer.</param>
+    public IReadOnlyList<TrackedConnection> Scan(IEnumerable<NetworkNamespace> namespaces, Func<TimeSpan> clock)
+    {
+        _gone.Clear();
+        _failed.Clear();
+        LastProblem = null;
+        _scan++;
+        LastScanSockets = 0;
+        if (_filter.Length == 0)
+        {
+            return _gone; // no address is known yet: nothing is watched
+        }
+
+        foreach (var network in namespaces)
+        {
+            _namespace = network.Inode;
+            try
+            {
+                _now = clock();
+                LastScanSockets += network.Diagnostics.Dump(Interop.IPv4, SockDiagClient.StatesOfConnections, _filter, withInfo: true, _visitor).Sockets;
+                _now = clock();
+                LastScanSockets += network.Diagnostics.Dump(Interop.IPv6, SockDiagClient.StatesOfConnections, _filter, withInfo: true, _visitor).Sockets;
+            }
+            catch (KernelException e)
+            {
+                // What was seen until then is kept, nothing of this namespace is taken for gone, and the others are looked at.
+                _failed.Add(network.Inode);
+                LastProblem = $"{network.Name}: {e.Message}";
+            }
+        }
+
+        foreach (var connection in _connections.Values)
+        {
+            if (_failed.Contains(connection.NamespaceInode))
+            {
+                connection.LastScan++;
+            }
+            else if (_scan - connection.LastScan >= MissesUntilGone)
+            {
+                _gone.Add(connection);
+            }
+        }
+
+        foreach (var connection in _gone)
+        {
+            Remove(connection);
+        }
+
+        return _gone;
+    }
+
+    /// <summary>A short look at one connection; false when the kernel says it is gone, and then it has left the table.</summary>
+    /// <exception cref="KernelException">The request was refused.</exception>
+    public bool Look(TrackedConnection connection, NetworkNamespace network, TimeSpan now)
+    {
+        if (network.Diagnostics.TryGet(connection.Key, out var socket) && socket.State is TcpState.Established or TcpState.CloseWait)
+        {
+            Update(connection, socket, now);
+            return true;
+        }
+
+        Remove(connection);
+        return false;
+    }
+
+    /// <summary>Takes a connection out: it was destroyed.</summary>
+    public void Remove(TrackedConnection connection) => _connections.Remove((connection.NamespaceInode, connection.Key.Cookie));
+
+    private void Visit(in SocketObservation socket)
+    {
+        if (socket.Cookie.IsNone)
+        {
+            return;
+        }
+
+        if (!_connections.TryGetValue((_namespace, socket.Cookie), out var connection))
+        {
+            if (FindUpstream(socket) is not { } upstream)
+            {
+                return;
+            }
+
+            connection = new TrackedConnection(SocketKey.Of(socket), upstream, _namespace, _now);
+            connection.Path = _paths.For(connection);
+            _connections.Add((_namespace, socket.Cookie), connection);
+        }
+
+        connection.LastScan = _scan;
+        Update(connection, socket, _now);
+    }
+
+    private void Update(TrackedConnection connection, in SocketObservation socket, TimeSpan now)
+    {
+        var (sent, failed) = connection.Update(socket, now);
+        connection.Path!.LastUsed = now;
+        if (sent > 0)
+        {
+            connection.Path.Loss.Add(sent, failed, now);
+        }
+    }
+
+    private Upstream? FindUpstream(in SocketObservation socket)
+    {
+        for (var i = 0; i < _upstreams.Count; i++)
+        {
+            if (_upstreams[i].Matches(socket.Local, socket.Peer))
+            {
+                return _upstreams[i];
+            }
+        }
+
+        return null;
+    }
+
+    private static class Interop
+    {
+        internal const int IPv4 = 2;
+        internal const int IPv6 = 10;
+    }
+}

@@ -1,0 +1,131 @@
+using Sidecar.Agent.Configuration;
+using Sidecar.Probes.Processes;
+
+namespace Sidecar.Agent.Tracking;
+
+/// <summary>A process that holds watched connections, with what an operator knows it by.</summary>
+/// <param name="Identity">Pid and start time.</param>
+/// <param name="Comm">Command name.</param>
+/// <param name="Executable">Path of its executable, or null where not readable.</param>
+/// <param name="Unit">systemd unit, or null.</param>
+/// <param name="Uid">Real uid, or null.</param>
+/// <param name="IsKernelThread">Never to be touched.</param>
+/// <param name="Workers">The first [workers:…] section that names it, or null.</param>
+public sealed record OwnerInfo(
+    ProcessIdentity Identity, string Comm, string? Executable, string? Unit, uint? Uid, bool IsKernelThread, WorkersSection? Workers);
+
+/// <summary>The owners of one socket.</summary>
+/// <param name="First">The one that is shown, or null where none is known.</param>
+/// <param name="Descriptor">Its descriptor number.</param>
+/// <param name="Count">How many processes hold the socket; more than one after a fork.</param>
+public readonly record struct Ownership(OwnerInfo? First, int Descriptor, int Count)
+{
+    /// <summary>True when exactly one process holds it and is known.</summary>
+    public bool IsSole => First is not null && Count == 1;
+}
+
+/// <summary>
+/// Who holds which watched socket. New sockets cause one walk over /proc; what could not be found is tried again at
+/// growing intervals, since without the privilege it will never be found.
+/// </summary>
+public sealed class OwnerTable(ProcessReader processes, IReadOnlyList<WorkersSection> workers)
+{
+    private static readonly TimeSpan LongestRetry = TimeSpan.FromSeconds(60);
+
+    private readonly SocketOwners _owners = new(processes);
+    private readonly Dictionary<ProcessIdentity, OwnerInfo> _infos = [];
+    private readonly Dictionary<uint, (TimeSpan Next, TimeSpan Wait)> _unknown = [];
+    private readonly WorkerMatcher _matcher = new(workers);
+
+    /// <summary>Processes whose descriptors could not be listed in the last walk.</summary>
+    public int Unreadable => _owners.Unreadable;
+
+    /// <summary>Walks /proc when one of the inodes is new (or due for another try).</summary>
+    public void Resolve(IEnumerable<uint> inodes, TimeSpan now)
+    {
+        List<uint>? wanted = null;
+        foreach (var inode in inodes)
+        {
+            if (inode != 0 && _owners.Find(inode).Count == 0 && (!_unknown.TryGetValue(inode, out var retry) || now >= retry.Next))
+            {
+                (wanted ??= []).Add(inode);
+            }
+        }
+
+        if (wanted is null)
+        {
+            return;
+        }
+
+        _owners.Resolve(wanted);
+        foreach (var inode in wanted)
+        {
+            var found = _owners.Find(inode);
+            if (found.Count == 0)
+            {
+                var wait = _unknown.TryGetValue(inode, out var retry) ? retry.Wait * 2 : TimeSpan.FromSeconds(1);
+                wait = wait > LongestRetry ? LongestRetry : wait;
+                _unknown[inode] = (now + wait, wait);
+                continue;
+            }
+
+            _unknown.Remove(inode);
+            foreach (var owner in found)
+            {
+                Describe(owner.Process);
+            }
+        }
+    }
+
+    /// <summary>The owners as last found.</summary>
+    public Ownership Find(uint inode)
+    {
+        var owners = _owners.Find(inode);
+        if (owners.Count == 0 || !_infos.TryGetValue(owners[0].Process, out var info))
+        {
+            return default;
+        }
+
+        return new Ownership(info, owners[0].Descriptor, owners.Count);
+    }
+
+    /// <summary>Looks at one socket's owners anew, so that nothing is done on grounds of an old walk.</summary>
+    public Ownership Refresh(uint inode)
+    {
+        _owners.Resolve([inode]);
+        foreach (var owner in _owners.Find(inode))
+        {
+            Describe(owner.Process);
+        }
+
+        return Find(inode);
+    }
+
+    /// <summary>Forgets a socket that has gone.</summary>
+    public void Forget(uint inode)
+    {
+        _owners.Forget(inode);
+        _unknown.Remove(inode);
+    }
+
+    /// <summary>Drops what is remembered of processes that have ended.</summary>
+    public void Prune()
+    {
+        foreach (var identity in _infos.Keys.Where(identity => !processes.IsAlive(identity)).ToList())
+        {
+            _infos.Remove(identity);
+        }
+    }
+
+    private void Describe(ProcessIdentity identity)
+    {
+        if (_infos.ContainsKey(identity) || !processes.TryReadStat(identity.Pid, out var stat) || stat.Identity != identity)
+        {
+            return;
+        }
+
+        var info = new OwnerInfo(
+            identity, stat.Comm, processes.ReadExecutable(identity.Pid), processes.ReadUnit(identity.Pid), processes.ReadUid(identity.Pid), stat.IsKernelThread, null);
+        _infos[identity] = info with { Workers = _matcher.Find(info) };
+    }
+}

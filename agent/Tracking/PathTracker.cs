@@ -1,0 +1,162 @@
+using System.Net;
+using Sidecar.Agent.Judgement;
+using Sidecar.Probes.Namespaces;
+using Sidecar.Probes.Paths;
+using Sidecar.Probes.SockDiag;
+
+namespace Sidecar.Agent.Tracking;
+
+/// <summary>Identity of a path: from which namespace and address, to which endpoint.</summary>
+public readonly record struct PathKey(ulong NamespaceInode, UInt128 Source, SocketAddress Destination);
+
+/// <summary>
+/// One path and its fresh connections. A probe runs in the background and is collected by the loop; at most one is out at
+/// a time, so a hundred suspects of one endpoint cost one connection.
+/// </summary>
+public sealed class PathTracker
+{
+    /// <summary>SYNs go out at 0, 1 and 3 s: three chances, then the path counts as down.</summary>
+    private static readonly TimeSpan ConnectTimeout = TimeSpan.FromSeconds(3.6);
+
+    /// <summary>Least time between two probes of a path that is up.</summary>
+    private static readonly TimeSpan Spacing = TimeSpan.FromMilliseconds(100);
+
+    /// <summary>And of one that is down.</summary>
+    private static readonly TimeSpan SpacingWhenDown = TimeSpan.FromSeconds(1);
+
+    private Task<FreshConnectResult>? _running;
+    private TimeSpan _runningSince;
+    private TimeSpan _lastEnded = TimeSpan.MinValue;
+
+    public PathTracker(PathKey key, Upstream upstream)
+    {
+        Key = key;
+        Upstream = upstream;
+        Unprovable = upstream.Section.Direction == Configuration.UpstreamDirection.Inbound;
+    }
+
+    public PathKey Key { get; }
+
+    public Upstream Upstream { get; }
+
+    /// <summary>How often transmissions fail on this path.</summary>
+    public LossEstimate Loss { get; } = new();
+
+    /// <summary>True for inbound upstreams: nobody can connect to a client.</summary>
+    public bool Unprovable { get; }
+
+    /// <summary>The last probe that said something about the path, or null.</summary>
+    public PathProbe? Last { get; private set; }
+
+    /// <summary>When the path was last seen down, monotonic.</summary>
+    public TimeSpan? LastDown { get; private set; }
+
+    /// <summary>Last time any connection used the path, to drop paths nobody uses.</summary>
+    public TimeSpan LastUsed { get; set; }
+
+    public bool IsRunning => _running is not null;
+
+    /// <summary>Starts a fresh connection unless one is out or the last one has just ended.</summary>
+    public void Request(NetworkNamespace network, TimeSpan now, CancellationToken cancellation)
+    {
+        if (Unprovable || _running is not null)
+        {
+            return;
+        }
+
+        var spacing = Last?.Up == false ? SpacingWhenDown : Spacing;
+        if (_lastEnded != TimeSpan.MinValue && now - _lastEnded < spacing)
+        {
+            return;
+        }
+
+        _runningSince = now;
+        var source = new SocketAddress(Key.Source, 0).ToIPAddress();
+        var destination = Key.Destination.ToEndPoint();
+        _running = Task.Run(() => FreshConnect.TryAsync(network, source, destination, ConnectTimeout, cancellation), cancellation);
+    }
+
+    /// <summary>Collects a probe that has ended; null while none has.</summary>
+    public PathProbe? Collect(TimeSpan now)
+    {
+        if (_running is not { IsCompleted: true } ended)
+        {
+            return null;
+        }
+
+        _running = null;
+        _lastEnded = now;
+        if (!ended.IsCompletedSuccessfully)
+        {
+            return null;
+        }
+
+        var result = ended.Result;
+        if (result.Outcome == FreshConnectOutcome.NotTried)
+        {
+            Last = new PathProbe(null, _runningSince, now, result);
+            return null;
+        }
+
+        var up = result.Outcome == FreshConnectOutcome.Connected;
+        if (up)
+        {
+            Loss.Add(1 + result.SynRetransmissions, result.SynRetransmissions, now);
+        }
+        else
+        {
+            LastDown = now;
+        }
+
+        Last = new PathProbe(up, _runningSince, now, result);
+        return Last;
+    }
+
+    /// <summary>What the path says about a stall that began at <paramref name="stallStart"/>.</summary>
+    public PathEvidence Evidence(TimeSpan? stallStart, TimeSpan now)
+    {
+        var (lower, upper) = Upstream.IdleTimeout;
+        return new PathEvidence
+        {
+            State = State(stallStart),
+            WasDownDuringStall = stallStart is { } start && LastDown >= start,
+            TransmissionFailureRate = Loss.RateAt(now),
+            IdleTimeoutLower = lower,
+            IdleTimeoutUpper = upper,
+        };
+    }
+
+    /// <summary>Throws away what is known, because the agent was not awake to keep it true.</summary>
+    public void Distrust() => Last = null;
+
+    private PathState State(TimeSpan? stallStart)
+    {
+        if (Unprovable)
+        {
+            return PathState.Unprovable;
+        }
+
+        if (Last is not { } last || stallStart is null || last.Started < stallStart)
+        {
+            return PathState.Unknown;
+        }
+
+        return last.Up switch
+        {
+            true => PathState.Up,
+            false => PathState.Down,
+            null => PathState.Unprovable,
+        };
+    }
+}
+
+/// <summary>One fresh connection as the loop saw it, in the loop's monotonic time.</summary>
+/// <param name="Up">Succeeded; null where it could not be tried.</param>
+/// <param name="Started">When it was started (not after the SYN).</param>
+/// <param name="Ended">When the loop learnt of its end (not before the answer).</param>
+/// <param name="Result">Outcome, round trip and error.</param>
+public sealed record PathProbe(bool? Up, TimeSpan Started, TimeSpan Ended, FreshConnectResult Result)
+{
+    /// <summary>Succeeded at the first SYN.</summary>
+    public bool IsCleanSuccess => Up == true && Result.SynRetransmissions == 0;
+}

@@ -1,0 +1,296 @@
+using Sidecar.Agent.Judgement;
+using Sidecar.Probes.SockDiag;
+
+namespace Sidecar.Agent.Tracking;
+
+/// <summary>
+/// What is remembered of one connection between looks: when segments last moved, and the stall in progress. Fed with
+/// observations and monotonic time; asks no clock itself.
+/// </summary>
+public sealed class TrackedConnection(SocketKey key, Upstream upstream, ulong namespaceInode, TimeSpan firstSeen)
+{
+    // Counters as of the last look.
+    private uint _segmentsIn;
+    private uint _segmentsOut;
+    private ulong _bytesAcked;
+    private uint _totalRetransmissions;
+    private ulong _busyMicroseconds;
+    private uint _unacknowledged;
+    private bool _seen;
+
+    // Counters as of the last look at which no stall was in progress, for the loss estimate.
+    private uint _settledSegments;
+    private uint _settledRetransmissions;
+
+    private Stall? _stall;
+
+    public SocketKey Key { get; } = key;
+
+    public Upstream Upstream { get; } = upstream;
+
+    public ulong NamespaceInode { get; } = namespaceInode;
+
+    public TimeSpan FirstSeen { get; } = firstSeen;
+
+    /// <summary>The observation of the last look.</summary>
+    public SocketObservation Last { get; private set; }
+
+    /// <summary>When it was made, monotonic.</summary>
+    public TimeSpan LastLook { get; private set; }
+
+    /// <summary>Number of the last full look that saw it.</summary>
+    public long LastScan { get; set; }
+
+    /// <summary>When segments last moved in either direction, monotonic; may lie before the agent's start.</summary>
+    public TimeSpan LastMoved { get; private set; }
+
+    /// <summary>The verdict of the last look.</summary>
+    public Judged Judged { get; set; }
+
+    /// <summary>What the remedies remember of it; null until one was considered.</summary>
+    public Remedies.ConnectionCase? Case { get; set; }
+
+    /// <summary>Path whose fresh connections speak for this one; set once it was needed.</summary>
+    public PathTracker? Path { get; set; }
+
+    /// <summary>True when short looks at this connection are worth their while: something has been unanswered for a while.</summary>
+    public bool IsOfInterest => _stall is { } stall && (Last.Info.Retransmits > 0 || LastLook - stall.Start > TimeSpan.FromMilliseconds(200));
+
+    /// <summary>When the first send that was never answered happened, monotonic; null while nothing is unanswered.</summary>
+    public TimeSpan? StallStart => _stall?.Start;
+
+    /// <summary>When data was last retransmitted in the stall in progress; null before the first time.</summary>
+    public TimeSpan? LastRetransmission => _stall?.LastRetransmission;
+
+    /// <summary>bytes_acked at the last look: unchanged means that nothing of ours got through since.</summary>
+    public ulong BytesAcknowledged => _bytesAcked;
+
+    /// <summary>
+    /// Takes one observation. Deltas of transmissions that were answered go to the path's loss estimate.
+    /// </summary>
+    /// <returns>Transmissions and failures since the last settled look, or zeros while a stall goes on.</returns>
+    public (uint Sent, uint Failed) Update(in SocketObservation socket, TimeSpan now)
+    {
+        var info = socket.Info;
+        var moved = !_seen || info.SegmentsIn != _segmentsIn || info.SegmentsOut != _segmentsOut;
+        var answered = !_seen || info.SegmentsIn != _segmentsIn || info.BytesAcked != _bytesAcked;
+        var movedBefore = LastMoved;
+
+        if (moved)
+        {
+            LastMoved = MovedAt(info, now);
+        }
+
+        if (info.Unacked == 0 || socket.State != TcpState.Established)
+        {
+            _stall = null;
+        }
+        else if (_stall is null || answered)
+        {
+            _stall = BeginStall(info, now, movedBefore);
+        }
+        else if (info.TotalRetransmissions != _totalRetransmissions)
+        {
+            _stall.Retransmitted(now - Milliseconds(info.LastDataSentMilliseconds));
+        }
+
+        (uint Sent, uint Failed) settled = default;
+        if (_stall is null || answered)
+        {
+            if (_seen)
+            {
+                settled = (info.DataSegmentsOut - _settledSegments, info.TotalRetransmissions - _settledRetransmissions);
+            }
+
+            _settledSegments = info.DataSegmentsOut;
+            _settledRetransmissions = info.TotalRetransmissions;
+        }
+
+        _segmentsIn = info.SegmentsIn;
+        _segmentsOut = info.SegmentsOut;
+        _bytesAcked = info.BytesAcked;
+        _totalRetransmissions = info.TotalRetransmissions;
+        _busyMicroseconds = info.BusyMicroseconds;
+        _unacknowledged = info.Unacked;
+        _seen = true;
+        Last = socket;
+        LastLook = now;
+        return settled;
+    }
+
+    /// <summary>The evidence of the last look, for the judge.</summary>
+    public ConnectionEvidence Evidence(TimeSpan now)
+    {
+        var info = Last.Info;
+        return new ConnectionEvidence
+        {
+            HasTcpInfo = info.IsPresent,
+            Idle = Positive(now - LastMoved),
+            Unacknowledged = info.Unacked,
+            ZeroWindow = Last.Timer == SocketTimer.ZeroWindowProbe
+                || (info.HasSendWindow && info.SendWindow == 0 && (info.NotSentBytes > 0 || info.Unacked > 0) && info.DataSegmentsOut > 0),
+            Timeouts = info.Retransmits,
+            AnswerAwaited = AnswerAwaited(info),
+            KeepaliveAt = KeepaliveAt(now),
+            Stall = _stall is { } stall
+                ? new StallEvidence
+                {
+                    Silence = Positive(now - stall.Start),
+                    IdleBefore = stall.IdleBefore,
+                    FailedTransmissions = (int)(1 + info.TotalRetransmissions - stall.RetransmissionsAtStart),
+                    ConfirmedFailures = stall.Confirmed,
+                }
+                : null,
+        };
+    }
+
+    /// <summary>
+    /// A fresh connection ended. A clean success confirms the retransmissions that were sent since an earlier clean
+    /// success and before this one began; anything else means that the path may have been away, and nothing is confirmed.
+    /// </summary>
+    public void NoteFreshConnect(bool cleanSuccess, TimeSpan started, TimeSpan ended) => _stall?.NoteFreshConnect(cleanSuccess, started, ended);
+
+    /// <summary>True when the last data went out after the last data came in, so that an answer is due.</summary>
+    /// <remarks>
+    /// Both ages count whole ticks (4 ms at HZ=250), so equal ages leave it open. They count as answered, because every
+    /// remedy for a resting connection asks the peer first and a living one is left alone.
+    /// </remarks>
+    private static bool AnswerAwaited(in TcpInfo info)
+    {
+        if (info.DataSegmentsOut == 0)
+        {
+            return false;
+        }
+
+        return info.DataSegmentsIn == 0 || info.LastDataSentMilliseconds < info.LastDataReceivedMilliseconds;
+    }
+
+    private TimeSpan? KeepaliveAt(TimeSpan now) => Last.Timer switch
+    {
+        SocketTimer.Keepalive when Last.State == TcpState.Established => Positive(now - LastMoved) + Milliseconds(Last.TimerExpiresMilliseconds),
+
+        // While data is out the retransmission timer is shown instead; what ran before is what will run again.
+        _ => null,
+    };
+
+    /// <summary>
+    /// When segments moved, as well as the ages tell. A movement since the last look that no age explains (the peer's
+    /// keepalive) counts as just now: younger is the careful reading of an idle clock.
+    /// </summary>
+    private TimeSpan MovedAt(in TcpInfo info, TimeSpan now)
+    {
+        var age = info.LastAckReceivedMilliseconds;
+        if (info.DataSegmentsOut > 0)
+        {
+            age = Math.Min(age, info.LastDataSentMilliseconds);
+        }
+
+        if (info.DataSegmentsIn > 0)
+        {
+            age = Math.Min(age, info.LastDataReceivedMilliseconds);
+        }
+
+        var at = now - Milliseconds(age);
+        return _seen && at < LastLook ? now : at;
+    }
+
+    private Stall BeginStall(in TcpInfo info, TimeSpan now, TimeSpan movedBefore)
+    {
+        var lastAck = now - Milliseconds(info.LastAckReceivedMilliseconds);
+        TimeSpan start;
+        uint retransmissionsAtStart;
+        if (_seen && _unacknowledged == 0 && _totalRetransmissions == info.TotalRetransmissions)
+        {
+            start = now - Milliseconds(info.LastDataSentMilliseconds);
+            retransmissionsAtStart = info.TotalRetransmissions;
+        }
+        else if (_seen && _unacknowledged == 0)
+        {
+            // Retransmitted already. The kernel's busy clock has run since the first send (and through exchanges
+            // answered since the last look, which ended at the last acknowledgement).
+            start = now - TimeSpan.FromMicroseconds(info.BusyMicroseconds - _busyMicroseconds);
+            retransmissionsAtStart = _totalRetransmissions;
+        }
+        else
+        {
+            // First sight of a stall that was there before: the back-off tells how long it has lasted, the sum of the
+            // timeouts so far being rto0 · (2^backoff - 1).
+            var firstRto = info.RtoMicroseconds / Math.Pow(2, Math.Min((int)info.Backoff, 30));
+            var waited = info.Retransmits == 0 ? TimeSpan.Zero : TimeSpan.FromMicroseconds(firstRto * (Math.Pow(2, Math.Min((int)info.Backoff, 30)) - 1));
+            start = now - waited - Milliseconds(info.LastDataSentMilliseconds);
+            retransmissionsAtStart = info.TotalRetransmissions - Math.Min(info.Retransmits, info.TotalRetransmissions);
+        }
+
+        // Nothing before the last acknowledgement can still be unanswered since before it.
+        start = start < lastAck ? lastAck : start;
+        TimeSpan? idleBefore = start - lastAck;
+        if (_seen && movedBefore > lastAck)
+        {
+            // Something moved that was no acknowledgement (the peer's keepalives): the path was in use until then.
+            idleBefore = Positive(start - movedBefore);
+        }
+
+        return new Stall(start, idleBefore, retransmissionsAtStart)
+        {
+            LastRetransmission = info.TotalRetransmissions != retransmissionsAtStart ? now - Milliseconds(info.LastDataSentMilliseconds) : null,
+        };
+    }
+
+    private static TimeSpan Milliseconds(uint value) => TimeSpan.FromMilliseconds(value);
+
+    private static TimeSpan Positive(TimeSpan value) => value < TimeSpan.Zero ? TimeSpan.Zero : value;
+
+    /// <summary>A send that has not been answered, and what its retransmissions met.</summary>
+    private sealed class Stall(TimeSpan start, TimeSpan? idleBefore, uint retransmissionsAtStart)
+    {
+        private TimeSpan? _upSince;
+        private int _pending;
+        private TimeSpan _lastPending;
+
+        internal TimeSpan Start { get; } = start;
+
+        internal TimeSpan? IdleBefore { get; } = idleBefore;
+
+        internal uint RetransmissionsAtStart { get; } = retransmissionsAtStart;
+
+        internal TimeSpan? LastRetransmission { get; set; }
+
+        internal int Confirmed { get; private set; }
+
+        internal void Retransmitted(TimeSpan sentAt)
+        {
+            LastRetransmission = sentAt;
+
+            // Several between two looks count once: only the last one's time is known.
+            if (_upSince is { } up && sentAt >= up)
+            {
+                _pending++;
+                _lastPending = sentAt;
+            }
+        }
+
+        internal void NoteFreshConnect(bool cleanSuccess, TimeSpan started, TimeSpan ended)
+        {
+            if (started < Start)
+            {
+                return;
+            }
+
+            if (!cleanSuccess)
+            {
+                _upSince = null;
+                _pending = 0;
+                Confirmed = 0;
+                return;
+            }
+
+            if (_pending > 0 && started >= _lastPending)
+            {
+                Confirmed += _pending;
+                _pending = 0;
+            }
+
+            _upSince ??= ended;
+        }
+    }
+}
