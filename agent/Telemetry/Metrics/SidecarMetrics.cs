@@ -70,6 +70,9 @@ internal sealed class SidecarMetrics : IDisposable
         meter.CreateObservableGauge(Prefix + "path_idle_timeout_seconds", () => gauges.IdleTimeout, "s", "Bounds of the idle timeout of the path to the upstream; absent while unknown.");
     }
 
+    /// <summary>The meter, for exporters that are attached to it by reference.</summary>
+    public Meter Meter => meter;
+
     /// <summary>The state behind <c>/metrics</c>.</summary>
     public MetricAggregator Aggregator { get; }
 
