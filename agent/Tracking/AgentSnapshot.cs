@@ -85,6 +85,9 @@ public sealed record UpstreamStatus
     public required TimeSpan? IdleTimeoutLower { get; init; }
     public required TimeSpan? IdleTimeoutUpper { get; init; }
 
+    /// <summary>Most connections the pool or the server allows; null where unknown.</summary>
+    public int? ConnectionLimit { get; init; }
+
     /// <summary>Lines of advice for the operator; empty where there is none.</summary>
     public required IReadOnlyList<string> Advice { get; init; }
 }

@@ -1,0 +1,140 @@
+using System.IO.Pipelines;
+using System.Text.Json;
+using Sidecar.Agent.Judgement;
+using Sidecar.Agent.Tracking;
+
+namespace Sidecar.Agent.Telemetry;
+
+/// <summary>
+/// The JSON of <c>/api/v1</c>, with the field names of <c>status --json</c> and <c>incidents --json</c>. Written piece
+/// by piece, so that a slow reader of many connections holds a buffer and not a document.
+/// </summary>
+internal static class ApiJson
+{
+    // The default encoder escapes <, >, & and all that is not ASCII: the answer is harmless wherever it is pasted.
+    private static readonly JsonWriterOptions Options = new() { SkipValidation = true };
+
+    /// <summary><c>{"time":…,"scan":…,"mode":…,"limitations":[…],"connections":[…]}</c></summary>
+    public static async Task WriteConnectionsAsync(PipeWriter body, AgentSnapshot snapshot, string? upstream, string? verdict, CancellationToken cancelled)
+    {
+        await using var json = new Utf8JsonWriter(body, Options);
+        Begin(json, snapshot);
+        json.WriteStartArray("limitations");
+        foreach (var limitation in snapshot.Limitations)
+            json.WriteStringValue(limitation);
+        json.WriteEndArray();
+        json.WriteStartArray("connections");
+        var count = 0;
+        foreach (var connection in snapshot.Connections)
+        {
+            if ((upstream is not null && !string.Equals(upstream, connection.Upstream, StringComparison.Ordinal))
+                || (verdict is not null && !string.Equals(verdict, connection.Verdict.ToName(), StringComparison.Ordinal)))
+                continue;
+            WriteConnection(json, connection);
+            if (++count % 64 == 0)
+                await FlushAsync(json, body, cancelled);
+        }
+
+        json.WriteEndArray();
+        json.WriteEndObject();
+        await FlushAsync(json, body, cancelled);
+    }
+
+    /// <summary><c>{"time":…,"scan":…,"mode":…,"paths":[…]}</c></summary>
+    public static async Task WritePathsAsync(PipeWriter body, AgentSnapshot snapshot, CancellationToken cancelled)
+    {
+        await using var json = new Utf8JsonWriter(body, Options);
+        Begin(json, snapshot);
+        json.WriteStartArray("paths");
+        foreach (var upstream in snapshot.Upstreams)
+        {
+            json.WriteStartObject();
+            json.WriteString("upstream", upstream.Name);
+            json.WriteString("endpoint", upstream.Endpoint);
+            if (upstream.PathUp is { } up)
+                json.WriteBoolean("path_up", up);
+            else
+                json.WriteNull("path_up");
+            WriteSeconds(json, "round_trip_seconds", upstream.PathRoundTrip, digits: 6);
+            WriteSeconds(json, "idle_timeout_lower_seconds", upstream.IdleTimeoutLower);
+            WriteSeconds(json, "idle_timeout_upper_seconds", upstream.IdleTimeoutUpper);
+            json.WriteNumber("connections", snapshot.Connections.Count(c => string.Equals(c.Upstream, upstream.Name, StringComparison.Ordinal)));
+            json.WriteStartArray("advice");
+            foreach (var advice in upstream.Advice)
+                json.WriteStringValue(advice);
+            json.WriteEndArray();
+            json.WriteEndObject();
+        }
+
+        json.WriteEndArray();
+        json.WriteEndObject();
+        await FlushAsync(json, body, cancelled);
+    }
+
+    /// <summary><c>{"incidents":[…]}</c>, oldest first.</summary>
+    public static async Task WriteIncidentsAsync(PipeWriter body, IReadOnlyList<Incident> incidents, CancellationToken cancelled)
+    {
+        await using var json = new Utf8JsonWriter(body, Options);
+        json.WriteStartObject();
+        json.WriteStartArray("incidents");
+        var count = 0;
+        foreach (var incident in incidents)
+        {
+            JsonSerializer.Serialize(json, incident, IncidentJson.Default.Incident);
+            if (++count % 64 == 0)
+                await FlushAsync(json, body, cancelled);
+        }
+
+        json.WriteEndArray();
+        json.WriteEndObject();
+        await FlushAsync(json, body, cancelled);
+    }
+
+    private static void Begin(Utf8JsonWriter json, AgentSnapshot snapshot)
+    {
+        json.WriteStartObject();
+        json.WriteString("time", snapshot.Time);
+        json.WriteNumber("scan", snapshot.Scan);
+        json.WriteString("mode", snapshot.Mode);
+    }
+
+    private static void WriteConnection(Utf8JsonWriter json, ConnectionStatus connection)
+    {
+        json.WriteStartObject();
+        json.WriteString("local", connection.Local.ToString());
+        json.WriteString("peer", connection.Peer.ToString());
+        if (connection.Pid is { } pid)
+            json.WriteNumber("pid", pid);
+        else
+            json.WriteNull("pid");
+        json.WriteString("executable", connection.Executable);
+        json.WriteString("unit", connection.Unit);
+        json.WriteString("upstream", connection.Upstream);
+        json.WriteString("namespace", connection.Namespace);
+        WriteSeconds(json, "idle_seconds", connection.Idle);
+        json.WriteString("verdict", connection.Verdict.ToName());
+        json.WriteString("why", connection.Why);
+        WriteSeconds(json, "stuck_seconds", connection.StuckFor);
+        if (connection.KeepaliveArmed is { } armed)
+            json.WriteBoolean("keepalive", armed);
+        else
+            json.WriteNull("keepalive");
+        json.WriteNumber("cookie", connection.Cookie);
+        json.WriteEndObject();
+    }
+
+    private static void WriteSeconds(Utf8JsonWriter json, string name, TimeSpan? value, int digits = 3)
+    {
+        if (value is { } time)
+            json.WriteNumber(name, Math.Round(time.TotalSeconds, digits));
+        else
+            json.WriteNull(name);
+    }
+
+    private static async Task FlushAsync(Utf8JsonWriter json, PipeWriter body, CancellationToken cancelled)
+    {
+        await json.FlushAsync(cancelled);
+        await body.FlushAsync(cancelled);
+        cancelled.ThrowIfCancellationRequested();
+    }
+}

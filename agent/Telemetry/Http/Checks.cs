@@ -1,0 +1,105 @@
+using System.Globalization;
+using Sidecar.Agent.Judgement;
+using Sidecar.Agent.Tracking;
+
+namespace Sidecar.Agent.Telemetry;
+
+/// <summary>One line of text and an HTTP status for monitoring systems that read nothing else. Pure.</summary>
+internal static class Checks
+{
+    /// <summary>
+    /// <c>ServiceOK orders-db 0.8 ms</c>, or <c>ServiceKO</c> with the reason and status 503: a fresh connection failed,
+    /// connections hang in an outage, nothing is known yet, or the agent itself stands still.
+    /// </summary>
+    /// <param name="snapshot">The last look, or null before the first.</param>
+    /// <param name="health">How the loop is.</param>
+    /// <param name="only">Name of the upstream asked for, or null for all.</param>
+    public static (int Status, string Line) Database(AgentSnapshot? snapshot, LoopHealth health, string? only)
+    {
+        if (Standstill(snapshot, health) is { } reason)
+            return (503, $"ServiceKO {reason}");
+        var upstreams = Chosen(snapshot!, only);
+        if (upstreams.Count == 0)
+            return (404, only is null ? "ServiceKO no upstream is declared" : $"ServiceKO no upstream is named {Plain(only)}");
+        var findings = upstreams.ConvertAll(u => Reachability(u, snapshot!));
+        var down = findings.Any(f => !f.Up);
+        return (down ? 503 : 200, $"{(down ? "ServiceKO" : "ServiceOK")} {string.Join(", ", findings.Select(f => f.Text))}");
+    }
+
+    /// <summary>
+    /// <c>PoolOK orders-db 25% (1 of 4 open connections in use)</c>. The share is of the limit where one is known, and of
+    /// the open connections otherwise. <c>PoolKO</c> with status 503 where a connection hangs or a known limit is
+    /// reached to 95 %.
+    /// </summary>
+    public static (int Status, string Line) Pool(AgentSnapshot? snapshot, LoopHealth health, string? only)
+    {
+        if (Standstill(snapshot, health) is { } reason)
+            return (503, $"PoolKO {reason}");
+        var upstreams = Chosen(snapshot!, only);
+        if (upstreams.Count == 0)
+            return (404, only is null ? "PoolKO no upstream is declared" : $"PoolKO no upstream is named {Plain(only)}");
+        var bad = false;
+        var parts = new List<string>(upstreams.Count);
+        foreach (var upstream in upstreams)
+        {
+            int open = 0, used = 0, hanging = 0;
+            foreach (var connection in Of(snapshot!, upstream))
+            {
+                open++;
+                if (connection.Verdict is Verdict.Waiting or Verdict.Suspect or Verdict.Stuck or Verdict.Outage or Verdict.BlockedByPeer)
+                    used++;
+                if (connection.Verdict is Verdict.Stuck or Verdict.Outage)
+                    hanging++;
+            }
+
+            var limit = upstream.ConnectionLimit;
+            // Against a limit every open connection counts: an idle one holds its place too.
+            var share = limit is { } most ? 100.0 * open / most : open == 0 ? 0 : 100.0 * used / open;
+            bad |= hanging > 0 || (limit is not null && share >= 95);
+            var detail = limit is { } l
+                ? string.Create(CultureInfo.InvariantCulture, $"{open} open of {l}, {used} in use")
+                : string.Create(CultureInfo.InvariantCulture, $"{used} of {open} open connections in use");
+            if (hanging > 0)
+                detail += string.Create(CultureInfo.InvariantCulture, $", {hanging} hanging");
+            parts.Add(string.Create(CultureInfo.InvariantCulture, $"{upstream.Name} {share:F0}% ({detail})"));
+        }
+
+        return (bad ? 503 : 200, $"{(bad ? "PoolKO" : "PoolOK")} {string.Join(", ", parts)}");
+    }
+
+    /// <summary>Text of a request, made harmless for a plain answer.</summary>
+    private static string Plain(string text) => JournalLog.EscapeControls(text.Length > 64 ? text[..64] : text);
+
+    private static (bool Up, string Text) Reachability(UpstreamStatus upstream, AgentSnapshot snapshot)
+    {
+        var outage = Of(snapshot, upstream).Count(c => c.Verdict == Verdict.Outage);
+        if (upstream.PathUp == false)
+            return (false, $"{upstream.Name} a fresh connection fails");
+        if (outage > 0)
+            return (false, string.Create(CultureInfo.InvariantCulture, $"{upstream.Name} {outage} connections in an outage"));
+        if (upstream.PathUp == true)
+        {
+            return (true, upstream.PathRoundTrip is { } rtt
+                ? string.Create(CultureInfo.InvariantCulture, $"{upstream.Name} {rtt.TotalMilliseconds:F1} ms")
+                : upstream.Name);
+        }
+
+        // No fresh connection was needed so far: connections on which segments move say as much.
+        return Of(snapshot, upstream).Any(c => c.Verdict == Verdict.Healthy)
+            ? (true, $"{upstream.Name} in use")
+            : (false, $"{upstream.Name} not known: no connection shows it");
+    }
+
+    private static string? Standstill(AgentSnapshot? snapshot, LoopHealth health) => (snapshot, health.Turns) switch
+    {
+        (null, _) => "the agent has not looked yet",
+        (_, false) => "the agent's loop stands still",
+        _ => null,
+    };
+
+    private static List<UpstreamStatus> Chosen(AgentSnapshot snapshot, string? only) =>
+        [.. snapshot.Upstreams.Where(u => only is null || string.Equals(u.Name, only, StringComparison.Ordinal))];
+
+    private static IEnumerable<ConnectionStatus> Of(AgentSnapshot snapshot, UpstreamStatus upstream) =>
+        snapshot.Connections.Where(c => string.Equals(c.Upstream, upstream.Name, StringComparison.Ordinal));
+}

@@ -1,0 +1,23 @@
+namespace Sidecar.Agent.Telemetry;
+
+/// <summary>
+/// The label values known beforehand. Every counter starts at zero for each of them, so that the first event is an
+/// increase that <c>rate()</c> and <c>increase()</c> see, and not the birth of a series, which they do not.
+/// </summary>
+internal static class KnownLabels
+{
+    /// <summary>What became of a keepalive probe sent on request.</summary>
+    public static readonly IReadOnlyList<string> NudgeOutcomes = ["answered", "unanswered", "failed"];
+
+    /// <summary>Why a connection was recycled.</summary>
+    public static readonly IReadOnlyList<string> RecycleReasons = ["expired", "stuck"];
+
+    /// <summary>Signals sent to a worker.</summary>
+    public static readonly IReadOnlyList<string> Signals = ["TERM", "KILL"];
+
+    /// <summary>Remedies that a guardrail can withhold.</summary>
+    public static readonly IReadOnlyList<string> Remedies = ["keepalive", "nudge", "recycle", "release", "terminate"];
+
+    /// <summary>Verdicts that make an incident.</summary>
+    public static readonly IReadOnlyList<string> Causes = ["expired", "stuck", "outage", "blocked-by-peer"];
+}

@@ -1,0 +1,85 @@
+using System.Diagnostics.Metrics;
+using System.Runtime.InteropServices;
+using Sidecar.Agent.Judgement;
+using Sidecar.Agent.Tracking;
+
+namespace Sidecar.Agent.Telemetry;
+
+/// <summary>What the gauges show after one look: immutable, summed up once, read by any number of scrapes.</summary>
+internal sealed class ScanGauges
+{
+    public static readonly ScanGauges Empty = new();
+
+    public Measurement<long>[] Protecting { get; private init; } = [];
+    public Measurement<long>[] Limitations { get; private init; } = [];
+    public Measurement<long>[] Connections { get; private init; } = [];
+    public Measurement<double>[] IdleMax { get; private init; } = [];
+    public Measurement<long>[] KeepaliveArmed { get; private init; } = [];
+    public Measurement<long>[] PathUp { get; private init; } = [];
+    public Measurement<double>[] RoundTrip { get; private init; } = [];
+    public Measurement<double>[] IdleTimeout { get; private init; } = [];
+
+    public static ScanGauges From(AgentSnapshot snapshot)
+    {
+        var sums = new Dictionary<string, Sum>(StringComparer.Ordinal);
+        foreach (var upstream in snapshot.Upstreams)
+            sums[upstream.Name] = new Sum();
+        foreach (var connection in snapshot.Connections)
+        {
+            ref var sum = ref CollectionsMarshal.GetValueRefOrAddDefault(sums, connection.Upstream, out _);
+            sum ??= new Sum();
+            sum.Verdicts[(int)connection.Verdict]++;
+            if (connection.Idle > sum.IdleMax)
+                sum.IdleMax = connection.Idle;
+            if (connection.KeepaliveArmed == true)
+                sum.KeepaliveArmed++;
+        }
+
+        var connections = new List<Measurement<long>>(sums.Count * VerdictNames.All.Count);
+        var idleMax = new List<Measurement<double>>(sums.Count);
+        var armed = new List<Measurement<long>>(sums.Count);
+        foreach (var (name, sum) in sums)
+        {
+            foreach (var verdict in VerdictNames.All)
+                connections.Add(new(sum.Verdicts[(int)verdict], Tag("upstream", name), Tag("verdict", verdict.ToName())));
+            idleMax.Add(new(sum.IdleMax.TotalSeconds, Tag("upstream", name)));
+            armed.Add(new(sum.KeepaliveArmed, Tag("upstream", name)));
+        }
+
+        var pathUp = new List<Measurement<long>>();
+        var roundTrip = new List<Measurement<double>>();
+        var idleTimeout = new List<Measurement<double>>();
+        foreach (var upstream in snapshot.Upstreams)
+        {
+            if (upstream.PathUp is { } up)
+                pathUp.Add(new(up ? 1 : 0, Tag("upstream", upstream.Name)));
+            if (upstream.PathRoundTrip is { } rtt)
+                roundTrip.Add(new(rtt.TotalSeconds, Tag("upstream", upstream.Name)));
+            if (upstream.IdleTimeoutLower is { } lower)
+                idleTimeout.Add(new(lower.TotalSeconds, Tag("upstream", upstream.Name), Tag("bound", "lower")));
+            if (upstream.IdleTimeoutUpper is { } upper)
+                idleTimeout.Add(new(upper.TotalSeconds, Tag("upstream", upstream.Name), Tag("bound", "upper")));
+        }
+
+        return new ScanGauges
+        {
+            Protecting = [new(string.Equals(snapshot.Mode, "protect", StringComparison.Ordinal) ? 1 : 0)],
+            Limitations = [new(snapshot.Limitations.Count)],
+            Connections = [.. connections],
+            IdleMax = [.. idleMax],
+            KeepaliveArmed = [.. armed],
+            PathUp = [.. pathUp],
+            RoundTrip = [.. roundTrip],
+            IdleTimeout = [.. idleTimeout],
+        };
+    }
+
+    private static KeyValuePair<string, object?> Tag(string name, string value) => new(name, value);
+
+    private sealed class Sum
+    {
+        public long[] Verdicts { get; } = new long[VerdictNames.All.Count];
+        public TimeSpan IdleMax { get; set; }
+        public long KeepaliveArmed { get; set; }
+    }
+}

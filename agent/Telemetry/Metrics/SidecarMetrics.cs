@@ -1,0 +1,149 @@
+using System.Diagnostics.Metrics;
+using Sidecar.Agent.Configuration;
+using Sidecar.Agent.Tracking;
+
+namespace Sidecar.Agent.Telemetry;
+
+/// <summary>
+/// The agent's instruments, on the meter <c>conn-sidecar</c>: what dotnet-counters, OTLP and <c>/metrics</c> see is the
+/// same. The loop calls the event methods and publishes one snapshot per look; no method blocks or throws.
+/// </summary>
+/// <remarks>
+/// Instrument names are the metric names without the <c>_total</c> that text formats add to counters. Label values
+/// come from the configuration and from fixed lists only: no pid, port or address.
+/// </remarks>
+internal sealed class SidecarMetrics : IDisposable
+{
+    public const string MeterName = "conn-sidecar";
+    private const string Prefix = "conn_sidecar_";
+
+    private readonly Meter meter;
+    private readonly IReadOnlyList<string> guardrails;
+    private readonly Counter<long> nudges;
+    private readonly Counter<long> recycled;
+    private readonly Counter<long> terminated;
+    private readonly Counter<long> withheld;
+    private readonly Counter<long> incidents;
+    private readonly Histogram<double> stuckDuration;
+    private readonly Histogram<double> scanDuration;
+    private volatile ScanGauges gauges = ScanGauges.Empty;
+    private volatile Measurement<long>[] scanSockets = [];
+    private volatile Measurement<double>[] lastScan = [];
+
+    /// <summary>Makes the meter and its instruments.</summary>
+    /// <param name="version">The agent's version, for <c>build_info</c>.</param>
+    /// <param name="guardrails">Short names of all guardrails, so that their counters start at zero.</param>
+    public SidecarMetrics(string version, IReadOnlyList<string> guardrails)
+    {
+        this.guardrails = guardrails;
+        meter = new Meter(MeterName, version);
+        Aggregator = new MetricAggregator(meter);
+
+        nudges = meter.CreateCounter<long>(Prefix + "nudges", "{nudge}", "Keepalive probes sent on request, by what became of them.");
+        recycled = meter.CreateCounter<long>(Prefix + "recycled_connections", "{connection}", "Connections closed under their owner so that its pool reconnects, by reason.");
+        terminated = meter.CreateCounter<long>(Prefix + "terminated_workers", "{signal}", "Signals sent to workers that hung first.");
+        withheld = meter.CreateCounter<long>(Prefix + "withheld_remedies", "{remedy}", "Remedies not carried out, by the guardrail that withheld them.");
+        incidents = meter.CreateCounter<long>(Prefix + "incidents", "{incident}", "Incidents recorded, by the verdict that led to them.");
+
+        stuckDuration = meter.CreateHistogram(
+            Prefix + "stuck_duration_seconds",
+            "s",
+            "Time from the first unanswered send to release.",
+            advice: new InstrumentAdvice<double> { HistogramBucketBoundaries = [0.25, 0.5, 1, 2, 3, 5, 10, 30, 60, 120, 300, 900] });
+        scanDuration = meter.CreateHistogram(
+            Prefix + "scan_duration_seconds",
+            "s",
+            "Duration of one look at the kernel's socket tables.",
+            advice: new InstrumentAdvice<double> { HistogramBucketBoundaries = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5] });
+
+        Measurement<long>[] build = [new(1, Tag("version", version))];
+        meter.CreateObservableGauge(Prefix + "build_info", () => build, null, "Constant 1, labelled with the version of the agent.");
+        meter.CreateObservableGauge(Prefix + "scan_sockets", () => scanSockets, "{socket}", "Sockets that the last look read.");
+        meter.CreateObservableGauge(Prefix + "last_scan_timestamp_seconds", () => lastScan, "s", "Unix time at which the last look ended.");
+        meter.CreateObservableGauge(Prefix + "protecting", () => gauges.Protecting, null, "1 in mode protect, 0 in mode observe.");
+        meter.CreateObservableGauge(Prefix + "limitations", () => gauges.Limitations, null, "Number of things that the agent cannot do here; status lists them.");
+        meter.CreateObservableGauge(Prefix + "connections", () => gauges.Connections, "{connection}", "Watched connections by verdict.");
+        meter.CreateObservableGauge(Prefix + "connection_idle_max_seconds", () => gauges.IdleMax, "s", "Longest time for which a watched connection has been idle.");
+        meter.CreateObservableGauge(Prefix + "keepalive_armed_connections", () => gauges.KeepaliveArmed, "{connection}", "Watched connections on which a keepalive timer runs.");
+        meter.CreateObservableGauge(Prefix + "path_up", () => gauges.PathUp, null, "1 if the last fresh connection to the upstream succeeded, 0 if it failed, absent while none was needed.");
+        meter.CreateObservableGauge(Prefix + "path_round_trip_seconds", () => gauges.RoundTrip, "s", "Duration of the last successful fresh connection to the upstream.");
+        meter.CreateObservableGauge(Prefix + "path_idle_timeout_seconds", () => gauges.IdleTimeout, "s", "Bounds of the idle timeout of the path to the upstream; absent while unknown.");
+    }
+
+    /// <summary>The meter, for exporters that are attached to it by reference.</summary>
+    public Meter Meter => meter;
+
+    /// <summary>The state behind <c>/metrics</c>.</summary>
+    public MetricAggregator Aggregator { get; }
+
+    /// <summary>
+    /// Brings the counters of everything the configuration declares into being, at zero. Called at start and after
+    /// each reload; counters that exist keep their values.
+    /// </summary>
+    public void Declare(SidecarConfiguration configuration)
+    {
+        foreach (var upstream in configuration.Upstreams)
+        {
+            foreach (var outcome in KnownLabels.NudgeOutcomes)
+                nudges.Add(0, Tag("upstream", upstream.Name), Tag("outcome", outcome));
+            foreach (var reason in KnownLabels.RecycleReasons)
+                recycled.Add(0, Tag("upstream", upstream.Name), Tag("reason", reason));
+            foreach (var cause in KnownLabels.Causes)
+                incidents.Add(0, Tag("upstream", upstream.Name), Tag("cause", cause));
+            foreach (var remedy in KnownLabels.Remedies)
+            {
+                foreach (var guardrail in guardrails)
+                    withheld.Add(0, Tag("upstream", upstream.Name), Tag("remedy", remedy), Tag("guardrail", guardrail));
+            }
+
+            Aggregator.Ensure(stuckDuration, Tag("upstream", upstream.Name));
+        }
+
+        foreach (var workers in configuration.Workers)
+        {
+            foreach (var signal in KnownLabels.Signals)
+                terminated.Add(0, Tag("workers", workers.Name), Tag("signal", signal));
+        }
+    }
+
+    /// <summary>A keepalive probe was sent on request; <paramref name="outcome"/> is what became of it.</summary>
+    public void Nudged(string upstream, string outcome) => nudges.Add(1, Tag("upstream", upstream), Tag("outcome", outcome));
+
+    /// <summary>A connection was recycled because it was <c>expired</c> or <c>stuck</c>.</summary>
+    public void Recycled(string upstream, string reason) => recycled.Add(1, Tag("upstream", upstream), Tag("reason", reason));
+
+    /// <summary>A worker of the group was sent <c>TERM</c> or <c>KILL</c>.</summary>
+    public void Terminated(string workers, string signal) => terminated.Add(1, Tag("workers", workers), Tag("signal", signal));
+
+    /// <summary>A guardrail withheld a remedy.</summary>
+    public void Withheld(string upstream, string remedy, string guardrail) =>
+        withheld.Add(1, Tag("upstream", upstream), Tag("remedy", remedy), Tag("guardrail", guardrail));
+
+    /// <summary>An incident was recorded (once per incident, not per update).</summary>
+    public void IncidentRecorded(string upstream, string cause) => incidents.Add(1, Tag("upstream", upstream), Tag("cause", cause));
+
+    /// <summary>A stuck connection came free, <paramref name="stuck"/> after its first unanswered send.</summary>
+    public void Released(string upstream, TimeSpan stuck) => stuckDuration.Record(stuck.TotalSeconds, Tag("upstream", upstream));
+
+    /// <summary>A look ended.</summary>
+    /// <param name="duration">How long it took.</param>
+    /// <param name="sockets">How many sockets it read.</param>
+    /// <param name="endedAt">When it ended, wall clock.</param>
+    public void Scanned(TimeSpan duration, int sockets, DateTimeOffset endedAt)
+    {
+        scanDuration.Record(duration.TotalSeconds);
+        scanSockets = [new(sockets)];
+        lastScan = [new(endedAt.ToUnixTimeMilliseconds() / 1000.0)];
+    }
+
+    /// <summary>Makes one look's findings what the gauges show. The sums are made here, once, and not at each scrape.</summary>
+    public void Publish(AgentSnapshot snapshot) => gauges = ScanGauges.From(snapshot);
+
+    public void Dispose()
+    {
+        Aggregator.Dispose();
+        meter.Dispose();
+    }
+
+    private static KeyValuePair<string, object?> Tag(string name, string value) => new(name, value);
+}

@@ -1,0 +1,239 @@
+using System.Diagnostics.Metrics;
+using System.Text;
+using FsCheck;
+using FsCheck.Fluent;
+using Sidecar.Agent.Judgement;
+using Sidecar.Agent.Telemetry;
+using Shouldly;
+using Xunit;
+
+namespace Sidecar.UnitTests.Telemetry;
+
+public sealed class MetricsTests
+{
+    [Theory]
+    [InlineData("metrics.prometheus.txt", false)]
+    [InlineData("metrics.openmetrics.txt", true)]
+    public void Names_types_help_labels_and_values_are_those_of_the_golden_file(string file, bool openMetrics)
+    {
+        using var metrics = Filled();
+        var actual = Scrape(metrics, openMetrics);
+        var path = Path.Combine(AppContext.BaseDirectory, "Telemetry", "Golden", file);
+        // Left beside the golden file in the test's output, to be compared and, where the change is meant, copied.
+        File.WriteAllText(path + ".actual", actual);
+        actual.ShouldBe(File.ReadAllText(path));
+    }
+
+    [Fact]
+    public void Promtool_finds_nothing_to_complain_about()
+    {
+        using var metrics = Filled();
+        var (exitCode, output) = TestTools.Run("promtool", Scrape(metrics), "check", "metrics");
+        output.ShouldBeEmpty();
+        exitCode.ShouldBe(0);
+    }
+
+    [Fact]
+    public void Every_counter_of_a_declared_upstream_exists_at_zero_before_anything_happens()
+    {
+        using var metrics = new SidecarMetrics("0.1.0", Samples.Guardrails);
+        metrics.Declare(Samples.Configuration("orders-db", "cache"));
+        var lines = Scrape(metrics).Split('\n');
+        foreach (var upstream in new[] { "orders-db", "cache" })
+        {
+            foreach (var cause in KnownLabels.Causes)
+                lines.ShouldContain($"conn_sidecar_incidents_total{{upstream=\"{upstream}\",cause=\"{cause}\"}} 0");
+            foreach (var remedy in KnownLabels.Remedies)
+            {
+                foreach (var guardrail in Samples.Guardrails)
+                    lines.ShouldContain($"conn_sidecar_withheld_remedies_total{{upstream=\"{upstream}\",remedy=\"{remedy}\",guardrail=\"{guardrail}\"}} 0");
+            }
+
+            lines.ShouldContain($"conn_sidecar_recycled_connections_total{{upstream=\"{upstream}\",reason=\"stuck\"}} 0");
+            lines.ShouldContain($"conn_sidecar_nudges_total{{upstream=\"{upstream}\",outcome=\"answered\"}} 0");
+            lines.ShouldContain($"conn_sidecar_stuck_duration_seconds_count{{upstream=\"{upstream}\"}} 0");
+        }
+
+        lines.ShouldContain("conn_sidecar_terminated_workers_total{workers=\"web\",signal=\"KILL\"} 0");
+    }
+
+    [Fact]
+    public void Declaring_again_after_a_reload_keeps_what_was_counted()
+    {
+        using var metrics = Filled();
+        metrics.Declare(Samples.Configuration("orders-db"));
+        Scrape(metrics).ShouldContain("conn_sidecar_recycled_connections_total{upstream=\"orders-db\",reason=\"stuck\"} 2\n");
+    }
+
+    [Fact]
+    public void A_gauge_that_is_no_longer_known_disappears()
+    {
+        using var metrics = Filled();
+        Scrape(metrics).ShouldContain("conn_sidecar_path_up{upstream=\"orders-db\"} 1\n");
+        metrics.Publish(Samples.Snapshot(upstreams: [Samples.Upstream(up: null, lower: null)]));
+        var scrape = Scrape(metrics);
+        scrape.ShouldNotContain("conn_sidecar_path_up");
+        scrape.ShouldNotContain("bound=\"lower\"");
+        scrape.ShouldContain("bound=\"upper\"");
+    }
+
+    [Fact]
+    public void A_histogram_is_cumulative_and_ends_with_all_observations()
+    {
+        using var metrics = new SidecarMetrics("0.1.0", Samples.Guardrails);
+        foreach (var seconds in new[] { 0.1, 0.25, 0.26, 2.0, 10_000 })
+            metrics.Released("orders-db", TimeSpan.FromSeconds(seconds));
+        var scrape = Scrape(metrics);
+        scrape.ShouldContain("_bucket{upstream=\"orders-db\",le=\"0.25\"} 2\n");
+        scrape.ShouldContain("_bucket{upstream=\"orders-db\",le=\"0.5\"} 3\n");
+        scrape.ShouldContain("_bucket{upstream=\"orders-db\",le=\"2\"} 4\n");
+        scrape.ShouldContain("_bucket{upstream=\"orders-db\",le=\"900\"} 4\n");
+        scrape.ShouldContain("_bucket{upstream=\"orders-db\",le=\"+Inf\"} 5\n");
+        scrape.ShouldContain("_count{upstream=\"orders-db\"} 5\n");
+        scrape.ShouldContain("_sum{upstream=\"orders-db\"} 10002.61\n");
+    }
+
+    [Fact]
+    public void Another_listener_sees_the_same_instruments()
+    {
+        using var metrics = new SidecarMetrics("0.1.0", Samples.Guardrails);
+        var seen = new Dictionary<string, double>(StringComparer.Ordinal);
+        using var other = new MeterListener();
+        other.InstrumentPublished = (instrument, listener) =>
+        {
+            if (ReferenceEquals(instrument.Meter, metrics.Meter))
+                listener.EnableMeasurementEvents(instrument);
+        };
+        other.SetMeasurementEventCallback<long>((instrument, value, _, _) => seen[instrument.Name] = value);
+        other.SetMeasurementEventCallback<double>((instrument, value, _, _) => seen[instrument.Name] = value);
+        other.Start();
+        metrics.Recycled("orders-db", "stuck");
+        metrics.Publish(Samples.Snapshot());
+        other.RecordObservableInstruments();
+        seen["conn_sidecar_recycled_connections"].ShouldBe(1);
+        seen["conn_sidecar_connection_idle_max_seconds"].ShouldBe(1);
+        seen["conn_sidecar_path_up"].ShouldBe(1);
+    }
+
+    [Fact]
+    public void An_event_that_is_known_already_allocates_nothing()
+    {
+        using var metrics = new SidecarMetrics("0.1.0", Samples.Guardrails);
+        metrics.Declare(Samples.Configuration("orders-db"));
+        Events(100);
+        var before = GC.GetAllocatedBytesForCurrentThread();
+        Events(10_000);
+        (GC.GetAllocatedBytesForCurrentThread() - before).ShouldBeLessThan(10_000);
+
+        void Events(int count)
+        {
+            for (var i = 0; i < count; i++)
+            {
+                metrics.Withheld("orders-db", "recycle", "outage");
+                metrics.IncidentRecorded("orders-db", "stuck");
+                metrics.Released("orders-db", TimeSpan.FromSeconds(1));
+            }
+        }
+    }
+
+    [Fact]
+    public void Counts_from_many_threads_are_all_there_while_scrapes_go_on()
+    {
+        using var metrics = new SidecarMetrics("0.1.0", Samples.Guardrails);
+        Parallel.For(0, 8, worker =>
+        {
+            for (var i = 0; i < 10_000; i++)
+            {
+                metrics.Recycled("orders-db", "stuck");
+                if (i % 1000 == 0)
+                    Scrape(metrics, openMetrics: worker % 2 == 0);
+            }
+        });
+        Scrape(metrics).ShouldContain("{upstream=\"orders-db\",reason=\"stuck\"} 80000\n");
+    }
+
+    [Fact]
+    public void Any_label_value_is_escaped_so_that_it_reads_back_as_it_was()
+    {
+        Prop.ForAll<NonNull<string>>(value =>
+        {
+            // Lone surrogates cannot be encoded at all.
+            var text = Encoding.UTF8.GetString(Encoding.UTF8.GetBytes(value.Get + "\\\"\n"));
+            var rendered = Encoding.UTF8.GetString(ExpositionWriter.Labels([new("upstream", text)]));
+            rendered.ShouldNotContain("\n");
+            var quoted = rendered["upstream=\"".Length..^1];
+            var read = new StringBuilder();
+            for (var i = 0; i < quoted.Length; i++)
+            {
+                quoted[i].ShouldNotBe('"');
+                read.Append(quoted[i] != '\\' ? quoted[i] : quoted[++i] == 'n' ? '\n' : quoted[i]);
+            }
+
+            return string.Equals(read.ToString(), text, StringComparison.Ordinal);
+        }).QuickCheckThrowOnFailure();
+    }
+
+    [Theory]
+    [InlineData(null, false)]
+    [InlineData("", false)]
+    [InlineData("*/*", false)]
+    [InlineData("text/plain", false)]
+    [InlineData("application/openmetrics-text", true)]
+    [InlineData("application/openmetrics-text; version=1.0.0; charset=utf-8", true)]
+    [InlineData("application/openmetrics-text;version=1.0.0,application/openmetrics-text;version=0.0.1;q=0.75,text/plain;version=0.0.4;q=0.5,*/*;q=0.1", true)]
+    [InlineData("application/openmetrics-text;version=0.0.1", false)]
+    [InlineData("application/openmetrics-text;q=0.3,text/plain;q=0.9", false)]
+    [InlineData("application/openmetrics-text;q=nonsense", false)]
+    [InlineData(";;;,,,;q=;", false)]
+    public void The_format_is_what_the_scraper_prefers(string? accept, bool openMetrics) =>
+        ExpositionWriter.Negotiate(accept).ShouldBe(openMetrics ? ExpositionFormat.OpenMetrics : ExpositionFormat.PrometheusText);
+
+    [Fact]
+    public void Labels_are_never_a_process_a_port_or_an_address()
+    {
+        using var metrics = Filled();
+        var names = Scrape(metrics).Split('\n')
+            .Where(line => line.Contains('{'))
+            .SelectMany(line => line[(line.IndexOf('{') + 1)..line.IndexOf('}')].Split(','))
+            .Select(pair => pair[..pair.IndexOf('=')])
+            .Distinct(StringComparer.Ordinal);
+        names.ShouldBe(["upstream", "verdict", "version", "cause", "outcome", "bound", "reason", "le", "workers", "signal", "remedy", "guardrail"], ignoreOrder: true);
+    }
+
+    [Fact]
+    public void Ten_thousand_connections_make_no_more_series_than_one()
+    {
+        using var metrics = new SidecarMetrics("0.1.0", Samples.Guardrails);
+        metrics.Publish(Samples.Snapshot());
+        var one = Scrape(metrics).Count(c => c == '\n');
+        metrics.Publish(Samples.Snapshot([.. Enumerable.Range(0, 10_000).Select(i => Samples.Connection(port: 10_000 + i))]));
+        Scrape(metrics).Count(c => c == '\n').ShouldBe(one);
+        Scrape(metrics).ShouldContain("conn_sidecar_connections{upstream=\"orders-db\",verdict=\"healthy\"} 10000\n");
+    }
+
+    internal static SidecarMetrics Filled()
+    {
+        var metrics = new SidecarMetrics("0.1.0", Samples.Guardrails);
+        metrics.Declare(Samples.Configuration("orders-db"));
+        metrics.Nudged("orders-db", "answered");
+        metrics.Recycled("orders-db", "stuck");
+        metrics.Recycled("orders-db", "stuck");
+        metrics.Terminated("web", "TERM");
+        metrics.Withheld("orders-db", "terminate", "budget");
+        metrics.IncidentRecorded("orders-db", "stuck");
+        metrics.Released("orders-db", TimeSpan.FromSeconds(2.5));
+        metrics.Scanned(TimeSpan.FromMilliseconds(3), 10_000, Samples.Noon);
+        metrics.Publish(Samples.Snapshot(
+            [
+                Samples.Connection(),
+                Samples.Connection(Verdict.Waiting, idle: 12.5),
+                Samples.Connection(Verdict.Stuck, idle: 400, stuck: 2.5, keepalive: false),
+                Samples.Connection(Verdict.BlockedByPeer, keepalive: null),
+            ],
+            limitations: ["no CAP_KILL: nothing is terminated"]));
+        return metrics;
+    }
+
+    internal static string Scrape(SidecarMetrics metrics, bool openMetrics = false) =>
+        Encoding.UTF8.GetString(metrics.Aggregator.Scrape(openMetrics ? ExpositionFormat.OpenMetrics : ExpositionFormat.PrometheusText));
+}

@@ -1,0 +1,97 @@
+using System.Net;
+using Sidecar.Agent.Configuration;
+using Sidecar.Agent.Judgement;
+using Sidecar.Agent.Telemetry;
+using Sidecar.Agent.Tracking;
+
+namespace Sidecar.UnitTests.Telemetry;
+
+/// <summary>Snapshots, configurations and incidents for the tests of what is told about them.</summary>
+internal static class Samples
+{
+    public static readonly DateTimeOffset Noon = new(2026, 1, 1, 12, 0, 0, TimeSpan.Zero);
+    public static readonly string[] Guardrails = ["outage", "budget"];
+
+    public static SidecarConfiguration Configuration(params string[] upstreams) => new()
+    {
+        Agent = new AgentSection(),
+        Upstreams = [.. upstreams.Select(name => new UpstreamSection { Name = name, Endpoints = [new EndpointPattern("10.0.2.2:5432", null, new IPNetwork(IPAddress.Parse("10.0.2.2"), 32), 5432)] })],
+        Workers = [new WorkersSection { Name = "web", Unit = "uwsgi.service", Terminate = true }],
+        Files = [],
+    };
+
+    public static ConnectionStatus Connection(
+        Verdict verdict = Verdict.Healthy,
+        string upstream = "orders-db",
+        double idle = 1,
+        double? stuck = null,
+        bool? keepalive = true,
+        int port = 40000,
+        string executable = "/usr/bin/uwsgi",
+        string why = "segments moved 1 s ago") => new()
+        {
+            Local = new IPEndPoint(IPAddress.Parse("10.0.1.2"), port),
+            Peer = new IPEndPoint(IPAddress.Parse("10.0.2.2"), 5432),
+            Pid = 4711,
+            Executable = executable,
+            Unit = "uwsgi.service",
+            Upstream = upstream,
+            Namespace = "own",
+            Idle = TimeSpan.FromSeconds(idle),
+            Verdict = verdict,
+            Why = why,
+            StuckFor = stuck is { } s ? TimeSpan.FromSeconds(s) : null,
+            KeepaliveArmed = keepalive,
+            Cookie = ulong.MaxValue,
+        };
+
+    public static UpstreamStatus Upstream(string name = "orders-db", bool? up = true, double? lower = 300, double? upper = 350, int? limit = null) => new()
+    {
+        Name = name,
+        Endpoint = "10.0.2.2:5432",
+        PathUp = up,
+        PathRoundTrip = up == true ? TimeSpan.FromMilliseconds(0.8) : null,
+        IdleTimeoutLower = lower is { } l ? TimeSpan.FromSeconds(l) : null,
+        IdleTimeoutUpper = upper is { } u ? TimeSpan.FromSeconds(u) : null,
+        ConnectionLimit = limit,
+        Advice = ["set keepalives_idle=150 in the application"],
+    };
+
+    public static AgentSnapshot Snapshot(IReadOnlyList<ConnectionStatus>? connections = null, IReadOnlyList<UpstreamStatus>? upstreams = null, IReadOnlyList<string>? limitations = null) => new()
+    {
+        Time = Noon,
+        Scan = 42,
+        Duration = TimeSpan.FromMilliseconds(3),
+        Mode = "protect",
+        Connections = connections ?? [Connection()],
+        Upstreams = upstreams ?? [Upstream()],
+        Limitations = limitations ?? [],
+    };
+
+    public static LoopHealth Health(double silence = 0.5, bool firstLook = true, params string[] notPossible) => new()
+    {
+        SinceLastTurn = TimeSpan.FromSeconds(silence),
+        ScanInterval = TimeSpan.FromSeconds(1),
+        FirstLookDone = firstLook,
+        NotPossible = notPossible,
+    };
+
+    public static Incident Incident(string id, string outcome = "pending", string executable = "/usr/bin/uwsgi", string? withheldBy = null) => new()
+    {
+        Id = id,
+        Time = Noon,
+        Upstream = "orders-db",
+        Cause = "stuck",
+        Remedy = "recycle",
+        Outcome = outcome,
+        Pid = 4711,
+        Executable = executable,
+        Unit = "uwsgi.service",
+        WithheldBy = withheldBy,
+        Local = "10.0.1.2:40000",
+        Peer = "10.0.2.2:5432",
+        Why = "first unanswered send 2.1 s ago; a fresh connection took 0.8 ms",
+        StuckSeconds = 2.1,
+        Evidence = new Dictionary<string, string>(StringComparer.Ordinal) { ["retransmits"] = "3" },
+    };
+}
