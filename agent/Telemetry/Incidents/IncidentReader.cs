@@ -1,0 +1,85 @@
+using System.Text.Json;
+
+namespace Sidecar.Agent.Telemetry;
+
+/// <summary>What a reader found.</summary>
+/// <param name="Incidents">Oldest first, each id once, in its latest state.</param>
+/// <param name="DamagedLines">Lines that are no incident: torn by a crash, or edited by hand.</param>
+internal sealed record IncidentReadResult(IReadOnlyList<Incident> Incidents, int DamagedLines);
+
+/// <summary>Reads the incidents of a state directory, while the agent writes or without an agent.</summary>
+internal static class IncidentReader
+{
+    public const string FileName = "incidents.jsonl";
+    public const string RotatedFileName = "incidents.jsonl.1";
+
+    /// <summary>The last <paramref name="last"/> incidents (null: all that are kept).</summary>
+    /// <exception cref="IOException">A file is there and cannot be read. Files that are not there are empty.</exception>
+    /// <exception cref="UnauthorizedAccessException">Not permitted.</exception>
+    public static IncidentReadResult Read(string directory, int? last)
+    {
+        // The current file is opened first: when the agent rotates between the two, the same file is then read twice,
+        // which merging by id undoes, where the other order would miss it.
+        using var current = OpenIfThere(Path.Combine(directory, FileName));
+        using var rotated = OpenIfThere(Path.Combine(directory, RotatedFileName));
+
+        var latest = new Dictionary<string, Incident>(StringComparer.Ordinal);
+        var order = new List<string>();
+        var damaged = 0;
+        foreach (var stream in new[] { rotated, current })
+        {
+            if (stream is not null)
+                damaged += ReadFile(stream, latest, order);
+        }
+
+        var from = last is { } count ? Math.Max(0, order.Count - Math.Max(0, count)) : 0;
+        return new IncidentReadResult([.. order.Skip(from).Select(id => latest[id])], damaged);
+    }
+
+    private static FileStream? OpenIfThere(string path)
+    {
+        try
+        {
+            return new FileStream(path, FileMode.Open, FileAccess.Read, FileShare.ReadWrite | FileShare.Delete, 64 * 1024);
+        }
+        catch (Exception e) when (e is FileNotFoundException or DirectoryNotFoundException)
+        {
+            return null;
+        }
+    }
+
+    private static int ReadFile(FileStream stream, Dictionary<string, Incident> latest, List<string> order)
+    {
+        var damaged = 0;
+        var contents = new byte[stream.Length];
+        var rest = contents.AsSpan(0, stream.ReadAtLeast(contents, contents.Length, throwOnEndOfStream: false));
+        while (rest.Length > 0)
+        {
+            var end = rest.IndexOf((byte)'\n');
+            var line = end < 0 ? rest : rest[..end];
+            rest = end < 0 ? default : rest[(end + 1)..];
+            if (line.IsEmpty)
+                continue;
+            if (Parse(line) is not { } incident)
+                damaged++;
+            else if (!latest.TryAdd(incident.Id, incident))
+                latest[incident.Id] = incident;
+            else
+                order.Add(incident.Id);
+        }
+
+        return damaged;
+    }
+
+    private static Incident? Parse(ReadOnlySpan<byte> line)
+    {
+        try
+        {
+            return JsonSerializer.Deserialize(line, IncidentJson.Default.Incident) is { Id.Length: > 0 } incident ? incident : null;
+        }
+        catch (JsonException)
+        {
+            return null;
+        }
+    }
+}
