@@ -142,4 +142,7 @@ public sealed record SidecarConfiguration
 
     /// <summary>The files that were read, in order; empty where the built-in configuration is in force.</summary>
     public required IReadOnlyList<string> Files { get; init; }
+
+    /// <summary>What is allowed but probably not meant, one line each with file and line; empty where there is nothing to say.</summary>
+    public IReadOnlyList<string> Warnings { get; init; } = [];
 }

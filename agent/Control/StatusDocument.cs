@@ -1,0 +1,134 @@
+using System.Text.Json;
+using System.Text.Json.Serialization;
+using Sidecar.Agent.Configuration;
+using Sidecar.Agent.Judgement;
+using Sidecar.Agent.Telemetry;
+using Sidecar.Agent.Tracking;
+
+namespace Sidecar.Agent.Control;
+
+/// <summary>What <c>status --json</c> prints and the control socket answers; the names are fixed for programs.</summary>
+internal sealed record StatusDocument
+{
+    /// <summary>When the look ended, UTC.</summary>
+    public required DateTimeOffset Time { get; init; }
+
+    /// <summary>True where a running agent answered, false for a look of the command's own.</summary>
+    public required bool Running { get; init; }
+
+    public required string Version { get; init; }
+    public required string Mode { get; init; }
+
+    /// <summary>Number of the look, from 1.</summary>
+    public required long Scan { get; init; }
+
+    /// <summary>How long the look took.</summary>
+    public required double ScanDurationSeconds { get; init; }
+    public required IReadOnlyList<string> Limitations { get; init; }
+    public required IReadOnlyList<UpstreamView> Upstreams { get; init; }
+
+    /// <summary>Lazy on the way out: a hundred thousand connections are written without a second list of them.</summary>
+    public required IEnumerable<ConnectionView> Connections { get; init; }
+
+    public static StatusDocument From(AgentSnapshot snapshot, bool running) => new()
+    {
+        Time = snapshot.Time,
+        Running = running,
+        Version = ProductVersion.Text,
+        Mode = snapshot.Mode,
+        Scan = snapshot.Scan,
+        ScanDurationSeconds = Seconds(snapshot.Duration),
+        Limitations = snapshot.Limitations,
+        Upstreams = [.. snapshot.Upstreams.Select(UpstreamView.From)],
+        Connections = snapshot.Connections.Select(ConnectionView.From),
+    };
+
+    /// <summary>To the microsecond: more digits are noise.</summary>
+    internal static double Seconds(TimeSpan value) => Math.Round(value.TotalSeconds, 6);
+}
+
+/// <summary>One upstream in <see cref="StatusDocument"/>.</summary>
+internal sealed record UpstreamView
+{
+    public required string Name { get; init; }
+    public required string Endpoint { get; init; }
+    public required bool? PathUp { get; init; }
+    public required double? PathRoundTripSeconds { get; init; }
+    public required double? IdleTimeoutLowerSeconds { get; init; }
+    public required double? IdleTimeoutUpperSeconds { get; init; }
+    public required IReadOnlyList<string> Advice { get; init; }
+
+    public static UpstreamView From(UpstreamStatus upstream) => new()
+    {
+        Name = upstream.Name,
+        Endpoint = upstream.Endpoint,
+        PathUp = upstream.PathUp,
+        PathRoundTripSeconds = Seconds(upstream.PathRoundTrip),
+        IdleTimeoutLowerSeconds = Seconds(upstream.IdleTimeoutLower),
+        IdleTimeoutUpperSeconds = Seconds(upstream.IdleTimeoutUpper),
+        Advice = upstream.Advice,
+    };
+
+    private static double? Seconds(TimeSpan? value) => value is { } known ? StatusDocument.Seconds(known) : null;
+}
+
+/// <summary>One connection in <see cref="StatusDocument"/>.</summary>
+internal sealed record ConnectionView
+{
+    public required string Local { get; init; }
+    public required string Peer { get; init; }
+    public required int? Pid { get; init; }
+    public required string? Executable { get; init; }
+    public required string? Unit { get; init; }
+    public required string Upstream { get; init; }
+    public required string Namespace { get; init; }
+    public required double IdleSeconds { get; init; }
+    public required string Verdict { get; init; }
+    public required string Why { get; init; }
+    public required double? StuckSeconds { get; init; }
+
+    /// <summary>Whether a keepalive timer runs; null where unknown.</summary>
+    public required bool? Keepalive { get; init; }
+
+    /// <summary>A string, because 64 bits do not survive programs that read numbers as doubles.</summary>
+    public required string Cookie { get; init; }
+
+    public static ConnectionView From(ConnectionStatus connection) => new()
+    {
+        Local = EndpointSyntax.Format(connection.Local),
+        Peer = EndpointSyntax.Format(connection.Peer),
+        Pid = connection.Pid,
+        Executable = connection.Executable,
+        Unit = connection.Unit,
+        Upstream = connection.Upstream,
+        Namespace = connection.Namespace,
+        IdleSeconds = StatusDocument.Seconds(connection.Idle),
+        Verdict = connection.Verdict.ToName(),
+        Why = connection.Why,
+        StuckSeconds = connection.StuckFor is { } stuck ? StatusDocument.Seconds(stuck) : null,
+        Keepalive = connection.KeepaliveArmed,
+        Cookie = connection.Cookie.ToString(System.Globalization.CultureInfo.InvariantCulture),
+    };
+}
+
+/// <summary>Answer to <c>ping</c>.</summary>
+internal sealed record PingDocument(string Version, int Pid);
+
+/// <summary>Answer to anything that cannot be answered.</summary>
+internal sealed record ErrorDocument(string Error);
+
+/// <summary>
+/// JSON of the control socket, without reflection. Metadata mode: only its converters write a long sequence in pieces.
+/// </summary>
+[JsonSourceGenerationOptions(PropertyNamingPolicy = JsonKnownNamingPolicy.SnakeCaseLower, GenerationMode = JsonSourceGenerationMode.Metadata)]
+[JsonSerializable(typeof(StatusDocument))]
+[JsonSerializable(typeof(PingDocument))]
+[JsonSerializable(typeof(ErrorDocument))]
+[JsonSerializable(typeof(IReadOnlyList<Incident>))]
+internal sealed partial class ControlJson : JsonSerializerContext
+{
+    private static ControlJson? indented;
+
+    /// <summary>The same, laid out for reading.</summary>
+    public static ControlJson Indented => indented ??= new ControlJson(new JsonSerializerOptions(Default.Options) { WriteIndented = true });
+}
