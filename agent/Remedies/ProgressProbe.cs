@@ -1,4 +1,3 @@
-using Sidecar.Agent.Tracking;
 using Sidecar.Probes;
 using Sidecar.Probes.Namespaces;
 using Sidecar.Probes.Processes;

@@ -143,7 +143,7 @@ public sealed class ConnectionTable
         Update(connection, socket, _now);
     }
 
-    private void Update(TrackedConnection connection, in SocketObservation socket, TimeSpan now)
+    private static void Update(TrackedConnection connection, in SocketObservation socket, TimeSpan now)
     {
         var (sent, failed) = connection.Update(socket, now);
         connection.Path!.LastUsed = now;

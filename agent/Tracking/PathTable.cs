@@ -18,7 +18,7 @@ public sealed class PathTable
         if (connection.Upstream.Section.Direction == Configuration.UpstreamDirection.Inbound)
         {
             // Every client is a path of its own; its port says nothing.
-            key = key with { Destination = new SocketAddress(connection.Key.Peer.Address, 0) };
+            key = key with { Destination = new TcpEndPoint(connection.Key.Peer.Address, 0) };
         }
 
         if (!_paths.TryGetValue(key, out var path))

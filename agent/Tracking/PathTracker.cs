@@ -1,4 +1,3 @@
-using System.Net;
 using Sidecar.Agent.Judgement;
 using Sidecar.Probes.Namespaces;
 using Sidecar.Probes.Paths;
@@ -7,7 +6,7 @@ using Sidecar.Probes.SockDiag;
 namespace Sidecar.Agent.Tracking;
 
 /// <summary>Identity of a path: from which namespace and address, to which endpoint.</summary>
-public readonly record struct PathKey(ulong NamespaceInode, UInt128 Source, SocketAddress Destination);
+public readonly record struct PathKey(ulong NamespaceInode, UInt128 Source, TcpEndPoint Destination);
 
 /// <summary>
 /// One path and its fresh connections. A probe runs in the background and is collected by the loop; at most one is out at
@@ -56,8 +55,8 @@ public sealed class PathTracker
 
     public bool IsRunning => _running is not null;
 
-    /// <summary>Starts a fresh connection unless one is out or the last one has just ended.</summary>
-    public void Request(NetworkNamespace network, TimeSpan now, CancellationToken cancellation)
+    /// <summary>Starts a fresh connection unless one is out or the last one has just ended; <paramref name="ended"/> is set at its end.</summary>
+    public void Request(NetworkNamespace network, TimeSpan now, AutoResetEvent ended, CancellationToken cancellation)
     {
         if (Unprovable || _running is not null)
         {
@@ -71,9 +70,10 @@ public sealed class PathTracker
         }
 
         _runningSince = now;
-        var source = new SocketAddress(Key.Source, 0).ToIPAddress();
+        var source = new TcpEndPoint(Key.Source, 0).ToIPAddress();
         var destination = Key.Destination.ToEndPoint();
         _running = Task.Run(() => FreshConnect.TryAsync(network, source, destination, ConnectTimeout, cancellation), cancellation);
+        _ = _running.ContinueWith(static (_, wake) => Wake((AutoResetEvent)wake!), ended, CancellationToken.None, TaskContinuationOptions.ExecuteSynchronously, TaskScheduler.Default);
     }
 
     /// <summary>Collects a probe that has ended; null while none has.</summary>
@@ -128,6 +128,18 @@ public sealed class PathTracker
 
     /// <summary>Throws away what is known, because the agent was not awake to keep it true.</summary>
     public void Distrust() => Last = null;
+
+    private static void Wake(AutoResetEvent ended)
+    {
+        try
+        {
+            ended.Set();
+        }
+        catch (ObjectDisposedException)
+        {
+            // the loop has ended meanwhile
+        }
+    }
 
     private PathState State(TimeSpan? stallStart)
     {

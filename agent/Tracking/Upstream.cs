@@ -35,7 +35,7 @@ public sealed class Upstream
     public IEnumerable<FilterCondition> Conditions => _conditions.SelectMany(list => list);
 
     /// <summary>Guardrail 1: a connection of this upstream, and loopback only where an endpoint names it.</summary>
-    public bool Matches(in SocketAddress local, in SocketAddress peer)
+    public bool Matches(in TcpEndPoint local, in TcpEndPoint peer)
     {
         var lists = _conditions;
         for (var i = 0; i < lists.Length; i++)
@@ -95,11 +95,11 @@ public sealed class Upstream
     private const int MaximumAddresses = 64;
 
     private static bool NamesLoopback(in FilterCondition condition) =>
-        condition.PrefixLength > 96 + 7 && new SocketAddress(condition.Network, 0).IsLoopback;
+        condition.PrefixLength > 96 + 7 && new TcpEndPoint(condition.Network, 0).IsLoopback;
 
     private FilterCondition Condition(IPAddress address, int prefixLength, int port)
     {
-        var mapped = SocketAddress.From(address, 0);
+        var mapped = TcpEndPoint.From(address, 0);
         var length = address.AddressFamily == AddressFamily.InterNetwork && prefixLength > 0 ? 96 + prefixLength : prefixLength;
         var end = _section.Direction == UpstreamDirection.Inbound ? FilterEnd.Local : FilterEnd.Peer;
         return new FilterCondition(end, mapped.Address, length, (ushort)port);

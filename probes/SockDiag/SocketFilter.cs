@@ -21,7 +21,7 @@ public enum FilterEnd
 public readonly record struct FilterCondition(FilterEnd End, UInt128 Network, int PrefixLength, ushort Port)
 {
     /// <summary>The same test the kernel makes, for sockets that came by another way.</summary>
-    public bool Matches(in SocketAddress local, in SocketAddress peer)
+    public bool Matches(in TcpEndPoint local, in TcpEndPoint peer)
     {
         var end = End == FilterEnd.Peer ? peer : local;
         return end.Port == Port && end.IsIn(Network, PrefixLength);

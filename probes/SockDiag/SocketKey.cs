@@ -6,7 +6,7 @@ namespace Sidecar.Probes.SockDiag;
 /// <param name="Peer">Remote address and port.</param>
 /// <param name="Interface">Interface index the socket is bound to, or 0.</param>
 /// <param name="Cookie">The socket's identity; a request with another socket's cookie is answered ENOENT.</param>
-public readonly record struct SocketKey(int Family, SocketAddress Local, SocketAddress Peer, uint Interface, SocketCookie Cookie)
+public readonly record struct SocketKey(int Family, TcpEndPoint Local, TcpEndPoint Peer, uint Interface, SocketCookie Cookie)
 {
     public static SocketKey Of(in SocketObservation socket) => new(socket.Family, socket.Local, socket.Peer, socket.Interface, socket.Cookie);
 }

@@ -51,9 +51,9 @@ public readonly struct SocketObservation
     /// <summary>Milliseconds until <see cref="Timer"/> fires.</summary>
     public required uint TimerExpiresMilliseconds { get; init; }
 
-    public required SocketAddress Local { get; init; }
+    public required TcpEndPoint Local { get; init; }
 
-    public required SocketAddress Peer { get; init; }
+    public required TcpEndPoint Peer { get; init; }
 
     /// <summary>Interface index the socket is bound to, or 0.</summary>
     public required uint Interface { get; init; }

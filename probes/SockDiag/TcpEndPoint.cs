@@ -10,7 +10,7 @@ namespace Sidecar.Probes.SockDiag;
 /// </summary>
 /// <param name="Address">128 bits in host order; IPv4 as ::ffff:a.b.c.d.</param>
 /// <param name="Port">TCP port.</param>
-public readonly record struct SocketAddress(UInt128 Address, ushort Port)
+public readonly record struct TcpEndPoint(UInt128 Address, ushort Port)
 {
     private static readonly UInt128 MappedPrefix = (UInt128)0xffff << 32;
 
@@ -31,21 +31,21 @@ public readonly record struct SocketAddress(UInt128 Address, ushort Port)
         return Address >> shift == network >> shift;
     }
 
-    public static SocketAddress From(IPAddress address, int port)
+    public static TcpEndPoint From(IPAddress address, int port)
     {
         Span<byte> bytes = stackalloc byte[16];
         if (address.AddressFamily == AddressFamily.InterNetwork)
         {
             address.TryWriteBytes(bytes, out _);
-            return new SocketAddress(MappedPrefix | BinaryPrimitives.ReadUInt32BigEndian(bytes), (ushort)port);
+            return new TcpEndPoint(MappedPrefix | BinaryPrimitives.ReadUInt32BigEndian(bytes), (ushort)port);
         }
 
         address.TryWriteBytes(bytes, out _);
-        return new SocketAddress(BinaryPrimitives.ReadUInt128BigEndian(bytes), (ushort)port);
+        return new TcpEndPoint(BinaryPrimitives.ReadUInt128BigEndian(bytes), (ushort)port);
     }
 
     /// <summary>From an inet_diag_sockid: 16 bytes of which IPv4 uses the first four, network order.</summary>
-    internal static SocketAddress FromWire(int family, ReadOnlySpan<byte> bytes, ushort port) => new(
+    internal static TcpEndPoint FromWire(int family, ReadOnlySpan<byte> bytes, ushort port) => new(
         family == Interop.Libc.AF_INET
             ? MappedPrefix | BinaryPrimitives.ReadUInt32BigEndian(bytes)
             : BinaryPrimitives.ReadUInt128BigEndian(bytes),

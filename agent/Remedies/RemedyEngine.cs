@@ -1,0 +1,525 @@
+using System.Globalization;
+using Microsoft.Extensions.Logging;
+using Sidecar.Agent.Configuration;
+using Sidecar.Agent.Judgement;
+using Sidecar.Agent.Telemetry;
+using Sidecar.Agent.Tracking;
+using Sidecar.Probes.Processes;
+
+namespace Sidecar.Agent.Remedies;
+
+/// <summary>
+/// Carries out what the planner decides and follows each action to its outcome. Runs on the loop's thread; every action
+/// is recorded as pending before it is done and again with what came of it.
+/// </summary>
+internal sealed class RemedyEngine : IDisposable
+{
+    /// <summary>A recycled worker that has not run at all after this long was not helped.</summary>
+    private static readonly TimeSpan HelpWithin = TimeSpan.FromSeconds(3);
+
+    /// <summary>A process that SIGKILL does not end within this long is held by the kernel; nothing more can be done.</summary>
+    private static readonly TimeSpan KillWithin = TimeSpan.FromSeconds(10);
+
+    private readonly Teller _teller;
+    private readonly ProcessReader _processes;
+    private readonly NamespaceTable _namespaces;
+    private readonly OwnerTable _owners;
+    private readonly bool _observe;
+    private readonly Dictionary<string, WorkerGroup> _groups;
+    private readonly Dictionary<string, CommonModeBrake> _brakes;
+    private readonly List<TrackedConnection> _recycled = [];
+    private readonly Dictionary<PathTracker, Incident> _outages = [];
+
+    public RemedyEngine(SidecarConfiguration configuration, Teller teller, ProcessReader processes, NamespaceTable namespaces, OwnerTable owners)
+    {
+        _teller = teller;
+        _processes = processes;
+        _namespaces = namespaces;
+        _owners = owners;
+        _observe = configuration.Agent.Mode == AgentMode.Observe;
+        _groups = configuration.Workers.ToDictionary(workers => workers.Name, workers => new WorkerGroup(workers), StringComparer.Ordinal);
+        _brakes = configuration.Upstreams.ToDictionary(upstream => upstream.Name, _ => new CommonModeBrake(), StringComparer.Ordinal);
+    }
+
+    /// <summary>True while short looks are needed to follow an action.</summary>
+    public bool IsFollowing => _recycled.Count > 0 || _groups.Values.Any(group => group.InProgress is not null);
+
+    /// <summary>
+    /// Takes over what a restarted or reloaded agent must not forget: terminations that count against the budgets.
+    /// </summary>
+    /// <param name="incidents">Incidents as recorded.</param>
+    /// <param name="utcNow">Wall clock.</param>
+    /// <param name="now">Monotonic time.</param>
+    public void Remember(IEnumerable<Incident> incidents, DateTimeOffset utcNow, TimeSpan now)
+    {
+        foreach (var incident in incidents.Where(incident => incident is { Remedy: "terminate", WithheldBy: null, Workers: not null }).OrderBy(incident => incident.Time))
+        {
+            // A clock that was stepped back makes an incident's age negative: it counts as just now.
+            var age = utcNow - incident.Time;
+            if (_groups.TryGetValue(incident.Workers!, out var group) && age < group.Section.Budget.Period)
+            {
+                group.Budget.Spend(now - (age < TimeSpan.Zero ? TimeSpan.Zero : age));
+            }
+        }
+    }
+
+    /// <summary>Considers every connection that a look has judged, then follows actions in progress.</summary>
+    /// <param name="judged">The connections of the look.</param>
+    /// <param name="all">All watched connections, for what they have in common.</param>
+    /// <param name="late">The look came late (guardrail 4).</param>
+    /// <param name="now">Monotonic time.</param>
+    /// <param name="probe">Asks for a fresh connection.</param>
+    public void Consider(IEnumerable<TrackedConnection> judged, IReadOnlyCollection<TrackedConnection> all, bool late, TimeSpan now, Action<TrackedConnection> probe)
+    {
+        UpdateBrakes(all);
+        foreach (var connection in judged)
+        {
+            switch (connection.Judged.Verdict)
+            {
+                case Verdict.Stuck:
+                    ForStuck(connection, all, late, now);
+                    break;
+                case Verdict.Outage:
+                    ForOutage(connection);
+                    break;
+            }
+        }
+
+        FollowOutages(all);
+        FollowRecycled(all, late, now, probe);
+        FollowTerminations(now);
+    }
+
+    /// <summary>A connection has left the kernel's table; whatever was in progress for it ends here.</summary>
+    public void NoteGone(TrackedConnection connection, TimeSpan now)
+    {
+        if (connection.Case?.Recycle == RecycleProgress.NotTried && connection.Judged.Verdict is Verdict.Stuck or Verdict.Suspect or Verdict.Outage)
+        {
+            _teller.Log(LogLevel.Information, $"{Describe(connection)} ended by itself after {Seconds(now - connection.Case.StallStart)} s of silence");
+        }
+    }
+
+    public void Dispose()
+    {
+        foreach (var group in _groups.Values)
+        {
+            group.InProgress?.Worker.Dispose();
+        }
+    }
+
+    private void UpdateBrakes(IReadOnlyCollection<TrackedConnection> all)
+    {
+        foreach (var (name, brake) in _brakes)
+        {
+            var silent = 0;
+            var total = 0;
+            foreach (var connection in all)
+            {
+                if (connection.Upstream.Name == name)
+                {
+                    total++;
+                    silent += connection.Judged.Verdict is Verdict.Suspect or Verdict.Stuck or Verdict.Outage ? 1 : 0;
+                }
+            }
+
+            brake.Update(silent, total);
+        }
+    }
+
+    private void ForStuck(TrackedConnection connection, IReadOnlyCollection<TrackedConnection> all, bool late, TimeSpan now)
+    {
+        if (connection.StallStart is not { } stallStart)
+        {
+            return;
+        }
+
+        if (connection.Case is null || connection.Case.StallStart != stallStart)
+        {
+            connection.Case = new ConnectionCase(stallStart);
+        }
+
+        Plan(connection, connection.Case, all, late, now);
+    }
+
+    private void Plan(TrackedConnection connection, ConnectionCase memory, IReadOnlyCollection<TrackedConnection> all, bool late, TimeSpan now)
+    {
+        var brake = _brakes[connection.Upstream.Name];
+        var circumstances = new Circumstances
+        {
+            Observe = _observe,
+            TickLate = late,
+            CommonMode = brake.IsOn,
+            RecycleRateLeft = brake.IsRateLeftAt(now),
+        };
+        var section = connection.Upstream.Section;
+        var willTerminate = !section.Recycle || memory.Recycle is RecycleProgress.Refused or RecycleProgress.DidNotHelp;
+        var ownership = willTerminate ? _owners.Find(connection.Last.Inode) : default;
+        if (memory.RecycledOwner is { } recycledOwner)
+        {
+            // The socket is gone; its owner is the one it had when it was recycled.
+            ownership = new Ownership(recycledOwner, -1, 1);
+        }
+
+        var stuck = new StuckCase
+        {
+            Declared = connection.Upstream.Matches(connection.Key.Local, connection.Key.Peer),
+            PathUp = connection.Path is { Last: { Up: true } last } && last.Started >= (memory.RecycledOwner is null ? memory.StallStart : memory.RecycledAt),
+            RecycleEnabled = section.Recycle,
+            Recycle = memory.Recycle,
+            Worker = willTerminate ? WorkerEvidence(connection, memory, ownership, all, now) : default,
+        };
+
+        var decision = RemedyPlanner.ForStuck(stuck, circumstances);
+        if (decision.Remedy == Remedy.None)
+        {
+            return;
+        }
+
+        if (decision.WithheldBy is { } guardrail)
+        {
+            Withhold(connection, memory, decision.Remedy, guardrail, ownership.First ?? _owners.Find(connection.Last.Inode).First, now);
+        }
+        else if (decision.Remedy == Remedy.Recycle)
+        {
+            Recycle(connection, memory, brake, now);
+        }
+        else
+        {
+            Terminate(connection, memory, ownership.First!, now);
+        }
+    }
+
+    private WorkerEvidence WorkerEvidence(TrackedConnection connection, ConnectionCase memory, Ownership ownership, IReadOnlyCollection<TrackedConnection> all, TimeSpan now)
+    {
+        var owner = ownership.First;
+        var group = owner?.Workers is { } section ? _groups.GetValueOrDefault(section.Name) : null;
+        var named = group?.Section.Terminate == true;
+        var network = _namespaces.Find(connection.NamespaceInode);
+
+        // The walk over the process's sockets is made only where everything cheaper lets the termination pass.
+        var worthAsking = ownership.IsSole && named && !group!.IsBusyAt(now) && network is not null;
+        return new WorkerEvidence
+        {
+            SoleOwnerKnown = ownership.IsSole,
+            Protected = owner is not null && (owner.Identity.Pid == 1 || owner.Identity.Pid == Environment.ProcessId || owner.IsKernelThread),
+            NamedForTermination = named,
+            OtherProgress = worthAsking ? ProgressProbe.MovedSince(now - memory.StallStart, owner!.Identity.Pid, connection.Last.Inode, network!, _processes) : null,
+            HungFirst = group is not null && IsFirstHung(memory.StallStart, group, all),
+            GroupBusy = group?.IsBusyAt(now) ?? false,
+            BudgetLeft = group?.Budget.IsLeftAt(now) ?? false,
+        };
+    }
+
+    private bool IsFirstHung(TimeSpan stallStart, WorkerGroup group, IReadOnlyCollection<TrackedConnection> all)
+    {
+        foreach (var other in all)
+        {
+            if (other.Judged.Verdict is Verdict.Suspect or Verdict.Stuck && other.StallStart < stallStart
+                && _owners.Find(other.Last.Inode).First?.Workers?.Name == group.Section.Name)
+            {
+                return false;
+            }
+        }
+
+        return true;
+    }
+
+    private void Recycle(TrackedConnection connection, ConnectionCase memory, CommonModeBrake brake, TimeSpan now)
+    {
+        if (_namespaces.Find(connection.NamespaceInode) is not { } network)
+        {
+            Withhold(connection, memory, Remedy.Recycle, Guardrail.Unknown, null, now);
+            return;
+        }
+
+        var owner = _owners.Find(connection.Last.Inode).First;
+        memory.SwitchesBefore = owner is null ? null : _processes.ReadContextSwitches(owner.Identity.Pid);
+        memory.Incident = _teller.Begin(Incident(connection, memory, Remedy.Recycle, owner, now));
+        var (outcome, detail) = Recycler.Recycle(connection, network);
+        memory.RecycledAt = now;
+        var after = _teller.Now;
+        switch (outcome)
+        {
+            case RecycleOutcome.Released:
+                brake.Recycled(now);
+                memory.Recycle = RecycleProgress.Settling;
+                memory.RecycledOwner = owner;
+                memory.Incident = memory.Incident with { Outcome = "released", ReleaseSeconds = Round(after - memory.StallStart) };
+                _teller.Recycled(connection.Upstream.Name, "stuck", after - memory.StallStart);
+                _recycled.Add(connection);
+                break;
+            case RecycleOutcome.Refused:
+                memory.Recycle = RecycleProgress.Refused;
+                memory.Incident = memory.Incident with { Outcome = "refused", Why = $"{memory.Incident.Why}; {detail}" };
+                break;
+            case RecycleOutcome.Failed:
+                // Refused for a reason of its own: not tried again for this stall.
+                memory.Recycle = RecycleProgress.Refused;
+                memory.Incident = memory.Incident with { Outcome = "failed", Why = $"{memory.Incident.Why}; {detail}" };
+                break;
+            case RecycleOutcome.Vanished:
+                memory.Recycle = RecycleProgress.Helped;
+                memory.Incident = memory.Incident with { Outcome = "vanished" };
+                break;
+            case RecycleOutcome.Recovered:
+                // Alive after all: this stall is over, and a new one is a new case.
+                memory.Recycle = RecycleProgress.Helped;
+                memory.Incident = memory.Incident with { Outcome = "recovered" };
+                break;
+        }
+
+        _teller.End(memory.Incident);
+    }
+
+    private void FollowRecycled(IReadOnlyCollection<TrackedConnection> all, bool late, TimeSpan now, Action<TrackedConnection> probe)
+    {
+        for (var i = _recycled.Count - 1; i >= 0; i--)
+        {
+            var connection = _recycled[i];
+            var memory = connection.Case!;
+            if (memory.Recycle == RecycleProgress.Settling)
+            {
+                var owner = memory.RecycledOwner;
+
+                // Where it cannot be seen whether the worker ran, it counts as helped: no process is ended on a guess.
+                var ran = owner is null || memory.SwitchesBefore is not { } before || !_processes.IsAlive(owner.Identity)
+                    || _processes.ReadContextSwitches(owner.Identity.Pid) is not { } switches || switches != before;
+                if (ran)
+                {
+                    memory.Recycle = RecycleProgress.Helped;
+                    _recycled.RemoveAt(i);
+                    continue;
+                }
+
+                if (now - memory.RecycledAt < HelpWithin)
+                {
+                    continue;
+                }
+
+                memory.Recycle = RecycleProgress.DidNotHelp;
+                _teller.Log(LogLevel.Warning, $"{Describe(connection)}: its worker [{owner!.Identity.Pid}] has not run since the connection was closed");
+            }
+
+            if (memory.Recycle != RecycleProgress.DidNotHelp || !_processes.IsAlive(memory.RecycledOwner!.Identity)
+                || _processes.ReadContextSwitches(memory.RecycledOwner.Identity.Pid) != memory.SwitchesBefore)
+            {
+                _recycled.RemoveAt(i);
+                continue;
+            }
+
+            if (connection.Path is { Last: { Up: true } last } && last.Started >= memory.RecycledAt)
+            {
+                Plan(connection, memory, all, late, now);
+            }
+            else
+            {
+                probe(connection);
+            }
+        }
+    }
+
+    private void Terminate(TrackedConnection connection, ConnectionCase memory, OwnerInfo owner, TimeSpan now)
+    {
+        var group = _groups[owner.Workers!.Name];
+        var incident = Incident(connection, memory, Remedy.Terminate, owner, now);
+
+        // Everything that was judged is looked at once more with the process in hand.
+        var worker = ProcessHandle.TryOpen(owner.Identity, _processes, out var failure);
+        if (worker is null || (memory.RecycledOwner is null && !StillStuck(connection, owner)))
+        {
+            worker?.Dispose();
+            _teller.Record(incident with { Outcome = failure is HandleFailure.None or HandleFailure.Gone ? "vanished" : "refused" });
+            group.RecoveringUntil = now + WorkerGroup.Recovery;
+            return;
+        }
+
+        incident = _teller.Begin(incident);
+        failure = worker.Terminate();
+        if (failure != HandleFailure.None)
+        {
+            worker.Dispose();
+            _teller.End(incident with
+            {
+                Outcome = failure == HandleFailure.Gone ? "vanished" : "refused",
+                Why = failure == HandleFailure.NotPermitted ? incident.Why + "; the signal needs CAP_KILL" : incident.Why,
+            });
+            group.RecoveringUntil = now + WorkerGroup.Recovery * 3;
+            return;
+        }
+
+        group.Budget.Spend(now);
+        group.InProgress = new Termination(worker, connection, incident, memory.StallStart, now);
+        _teller.Terminated(group.Section.Name, "TERM");
+    }
+
+    private bool StillStuck(TrackedConnection connection, OwnerInfo owner)
+    {
+        var ownership = _owners.Refresh(connection.Last.Inode);
+        if (!ownership.IsSole || ownership.First!.Identity != owner.Identity || _namespaces.Find(connection.NamespaceInode) is not { } network)
+        {
+            return false;
+        }
+
+        try
+        {
+            return _processes.HoldsSocket(owner.Identity.Pid, ownership.Descriptor, connection.Last.Inode)
+                && network.Diagnostics.TryGet(connection.Key, out var present)
+                && present.Info.SegmentsIn == connection.Last.Info.SegmentsIn
+                && present.Info.BytesAcked == connection.BytesAcknowledged
+                && present.Info.Unacked > 0;
+        }
+        catch (Probes.KernelException)
+        {
+            return false;
+        }
+    }
+
+    private void FollowTerminations(TimeSpan now)
+    {
+        foreach (var group in _groups.Values)
+        {
+            if (group.InProgress is not { } termination)
+            {
+                continue;
+            }
+
+            if (termination.Worker.HasExited)
+            {
+                var released = now - termination.StallStart;
+                _teller.Released(termination.Connection.Upstream.Name, released);
+                Finish(group, termination.Incident with { Outcome = termination.KillAt is null ? "exited" : "killed", ReleaseSeconds = Round(released) }, now);
+            }
+            else if (termination.KillAt is null && now - termination.TermAt >= group.Section.Grace)
+            {
+                termination.KillAt = now;
+                if (termination.Worker.Kill() == HandleFailure.None)
+                {
+                    _teller.Terminated(group.Section.Name, "KILL");
+                }
+            }
+            else if (termination.KillAt is { } killed && now - killed >= KillWithin)
+            {
+                Finish(group, termination.Incident with { Outcome = "failed", Why = termination.Incident.Why + "; it did not exit on SIGKILL" }, now);
+            }
+        }
+    }
+
+    private void Finish(WorkerGroup group, Incident incident, TimeSpan now)
+    {
+        _teller.End(incident);
+        group.InProgress!.Worker.Dispose();
+        group.InProgress = null;
+        group.RecoveringUntil = now + WorkerGroup.Recovery;
+    }
+
+    private void ForOutage(TrackedConnection connection)
+    {
+        var path = connection.Path!;
+        if (_outages.ContainsKey(path) || connection.StallStart is not { } stallStart)
+        {
+            return;
+        }
+
+        var memory = new ConnectionCase(stallStart);
+        var incident = Incident(connection, memory, Remedy.Recycle, _owners.Find(connection.Last.Inode).First, _teller.Now) with
+        {
+            Cause = Verdict.Outage.ToName(),
+            Outcome = "withheld",
+            WithheldBy = Guardrail.PathDown.ToName(),
+        };
+        _outages[path] = incident;
+        _teller.Withheld(connection.Upstream.Name, Remedy.Recycle, Guardrail.PathDown);
+        _teller.Record(incident);
+    }
+
+    private void FollowOutages(IReadOnlyCollection<TrackedConnection> all)
+    {
+        if (_outages.Count == 0)
+        {
+            return;
+        }
+
+        foreach (var (path, incident) in _outages.ToList())
+        {
+            if (path.Last?.Up == true || !all.Any(connection => connection.Path == path && connection.Judged.Verdict == Verdict.Outage))
+            {
+                _outages.Remove(path);
+                _teller.End(incident with
+                {
+                    Outcome = path.Last?.Up == true ? "recovered" : "withheld",
+                    ReleaseSeconds = incident.StuckSeconds is { } stuck ? Math.Round(stuck + (DateTimeOffset.UtcNow - incident.Time).TotalSeconds, 3) : null,
+                });
+            }
+        }
+    }
+
+    private void Withhold(TrackedConnection connection, ConnectionCase memory, Remedy remedy, Guardrail guardrail, OwnerInfo? owner, TimeSpan now)
+    {
+        if (!memory.IsNew(remedy, guardrail))
+        {
+            return;
+        }
+
+        _teller.Withheld(connection.Upstream.Name, remedy, guardrail);
+        _teller.Record(Incident(connection, memory, remedy, owner, now) with { Outcome = "withheld", WithheldBy = guardrail.ToName() });
+        if (guardrail == Guardrail.Budget && owner?.Workers is { } workers && _groups[workers.Name] is { StandDownTold: false } group)
+        {
+            group.StandDownTold = true;
+            _teller.Log(LogLevel.Critical, $"workers {workers.Name}: the budget of {workers.Budget.Count} terminations is used up; standing down. Workers hang and nothing more will be done about it");
+        }
+    }
+
+    private Incident Incident(TrackedConnection connection, ConnectionCase memory, Remedy remedy, OwnerInfo? owner, TimeSpan now)
+    {
+        var info = connection.Last.Info;
+        var evidence = connection.Evidence(now);
+        var path = connection.Path!;
+        return new Incident
+        {
+            Id = _teller.NextId(),
+            Time = DateTimeOffset.UtcNow,
+            Upstream = connection.Upstream.Name,
+            Cause = Verdict.Stuck.ToName(),
+            Remedy = remedy.ToName(),
+            Outcome = "pending",
+            Pid = owner?.Identity.Pid,
+            Executable = owner?.Executable,
+            Unit = owner?.Unit,
+            Workers = owner?.Workers?.Name,
+            WithheldBy = null,
+            Local = connection.Key.Local.ToString(),
+            Peer = connection.Key.Peer.ToString(),
+            Namespace = _namespaces.Find(connection.NamespaceInode)?.Name,
+            Why = Explanation.Of(connection, now),
+            StuckSeconds = Round(now - memory.StallStart),
+            Evidence = new Dictionary<string, string>(StringComparer.Ordinal)
+            {
+                ["cookie"] = connection.Key.Cookie.ToString(),
+                ["idle_before_seconds"] = evidence.Stall?.IdleBefore is { } gap ? Seconds(gap) : "unknown",
+                ["failed_transmissions"] = Number(evidence.Stall?.FailedTransmissions ?? 0),
+                ["confirmed_failures"] = Number(evidence.Stall?.ConfirmedFailures ?? 0),
+                ["timeouts"] = Number(info.Retransmits),
+                ["unacked_segments"] = Number(info.Unacked),
+                ["segs_in"] = Number(info.SegmentsIn),
+                ["segs_out"] = Number(info.SegmentsOut),
+                ["bytes_acked"] = info.BytesAcked.ToString(CultureInfo.InvariantCulture),
+                ["last_ack_recv_ms"] = Number(info.LastAckReceivedMilliseconds),
+                ["rto_us"] = Number(info.RtoMicroseconds),
+                ["transmission_failure_rate"] = path.Loss.RateAt(now).ToString("0.###", CultureInfo.InvariantCulture),
+                ["odds"] = connection.Judged.Odds.ToString("0.###e0", CultureInfo.InvariantCulture),
+                ["fresh_connection"] = path.Last is { } last
+                    ? $"{last.Result.Outcome.ToString().ToLowerInvariant()} in {last.Result.Elapsed.TotalMilliseconds.ToString("0.0", CultureInfo.InvariantCulture)} ms"
+                    : "none",
+            },
+        };
+    }
+
+    private static string Describe(TrackedConnection connection) =>
+        $"{connection.Upstream.Name}: {connection.Key.Local} -> {connection.Key.Peer}";
+
+    private static string Number(long value) => value.ToString(CultureInfo.InvariantCulture);
+
+    private static string Seconds(TimeSpan value) => value.TotalSeconds.ToString("0.###", CultureInfo.InvariantCulture);
+
+    private static double Round(TimeSpan value) => Math.Round(value.TotalSeconds, 3);
+}

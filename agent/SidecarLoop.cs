@@ -1,0 +1,420 @@
+using System.Diagnostics;
+using Microsoft.Extensions.Logging;
+using Sidecar.Agent.Configuration;
+using Sidecar.Agent.Judgement;
+using Sidecar.Agent.Remedies;
+using Sidecar.Agent.Telemetry;
+using Sidecar.Agent.Tracking;
+using Sidecar.Probes;
+using Sidecar.Probes.Processes;
+using Sidecar.Probes.SockDiag;
+
+namespace Sidecar.Agent;
+
+/// <summary>
+/// observe -> track -> judge -> remedy -> tell, on one thread. A full look at every scan interval; between them short
+/// looks, by cookie, at the few connections on which something is unanswered or an action is under way.
+/// </summary>
+internal sealed class SidecarLoop : IDisposable
+{
+    private static readonly TimeSpan ShortLook = TimeSpan.FromMilliseconds(100);
+    private static readonly TimeSpan NamespaceRefresh = TimeSpan.FromSeconds(5);
+    private static readonly TimeSpan NameRefresh = TimeSpan.FromSeconds(30);
+
+    /// <summary>Short looks at more connections than this would no longer be short; the others wait for the full look.</summary>
+    private const int MostInterests = 512;
+
+    private readonly SidecarConfiguration _configuration;
+    private readonly SidecarMetrics _metrics;
+    private readonly JournalLog _log;
+    private readonly Func<TimeSpan> _clock;
+    private readonly IReadOnlyList<Upstream> _upstreams;
+    private readonly NamespaceTable _namespaces;
+    private readonly PathTable _paths = new();
+    private readonly ConnectionTable _connections;
+    private readonly OwnerTable _owners;
+    private readonly RemedyEngine _remedies;
+    private readonly SelfCheck _selfCheck;
+    private readonly AutoResetEvent _wake = new(false);
+    private readonly List<TrackedConnection> _looked = [];
+    private readonly CancellationTokenSource _stopping = new();
+    private TimeSpan _nextScan;
+    private TimeSpan _nextNamespaces;
+    private TimeSpan _nextNames;
+    private Task<string?>[] _resolving = [];
+    private string? _lastProblem;
+
+    public SidecarLoop(SidecarConfiguration configuration, SidecarMetrics metrics, IncidentStore incidents, JournalLog log, SelfCheck selfCheck, Func<TimeSpan> clock)
+    {
+        _configuration = configuration;
+        _metrics = metrics;
+        _log = log;
+        _clock = clock;
+        _selfCheck = selfCheck;
+        var processes = new ProcessReader();
+        _upstreams = [.. configuration.Upstreams.Select(section => new Upstream(section))];
+        _namespaces = new NamespaceTable(processes);
+        _connections = new ConnectionTable(_upstreams, _paths);
+        _owners = new OwnerTable(processes, configuration.Workers);
+        _remedies = new RemedyEngine(configuration, new Teller(incidents, metrics, log, clock), processes, _namespaces, _owners);
+        _remedies.Remember(incidents.Recent(1000), DateTimeOffset.UtcNow, clock());
+        IncidentProblem = () => incidents.Problem;
+        _nextScan = clock();
+    }
+
+    /// <summary>The last look; null before the first.</summary>
+    public AgentSnapshot? Snapshot { get; private set; }
+
+    /// <summary>When the loop last turned, monotonic.</summary>
+    public TimeSpan LastTurn { get; private set; }
+
+    /// <summary>Remedies that the configuration asks for and that are not possible here.</summary>
+    public IReadOnlyList<string> NotPossible => _selfCheck.NotPossible;
+
+    private Func<string?> IncidentProblem { get; }
+
+    /// <summary>
+    /// Turns until told to stop, on the calling thread. Nothing that happens in one turn ends the loop: it is logged and
+    /// the next turn begins anew.
+    /// </summary>
+    /// <param name="turned">Called after every turn, for the watchdog.</param>
+    /// <param name="cancellation">Ends it.</param>
+    public void Run(Action turned, CancellationToken cancellation)
+    {
+        using var registration = cancellation.Register(() => _wake.Set());
+        var planned = _clock();
+        while (!cancellation.IsCancellationRequested)
+        {
+            try
+            {
+                Turn(planned);
+            }
+            catch (Exception e)
+            {
+                Problem($"a look failed: {e.Message}");
+            }
+
+            turned();
+            planned = Next();
+            var wait = planned - _clock();
+            if (wait > TimeSpan.Zero && _wake.WaitOne(wait))
+            {
+                planned = _clock(); // woken early: nothing came late
+            }
+        }
+    }
+
+    /// <summary>One full look without remedies, for <c>status</c> without a running agent.</summary>
+    public AgentSnapshot LookOnce()
+    {
+        ResolveNames();
+        Task.WaitAll(_resolving, TimeSpan.FromSeconds(2));
+        ResolveNames();
+        for (var until = _clock() + TimeSpan.FromSeconds(4); ;)
+        {
+            _nextScan = _clock();
+            Observe(_clock(), out _);
+            CollectProbes(_clock());
+            JudgeLooked();
+            if (_clock() > until || !_connections.All.Any(connection => connection.Judged.Reason == Reason.RetransmittingPathUnknown && connection.Path!.IsRunning))
+            {
+                break;
+            }
+
+            _wake.WaitOne(ShortLook);
+        }
+
+        Publish(_clock(), TimeSpan.Zero);
+        return Snapshot!;
+    }
+
+    public void Dispose()
+    {
+        _stopping.Cancel();
+        _remedies.Dispose();
+        _namespaces.Dispose();
+        _stopping.Dispose();
+        _wake.Dispose();
+    }
+
+    private void Turn(TimeSpan planned)
+    {
+        var started = _clock();
+        ResolveNames();
+        var full = Observe(started, out var gone);
+        foreach (var connection in gone)
+        {
+            _remedies.NoteGone(connection, started);
+            _owners.Forget(connection.Last.Inode);
+        }
+
+        var observed = _clock();
+        var late = StarvationGate.IsLate(planned, started, observed);
+        if (late)
+        {
+            // Whatever a fresh connection said before the agent slept may no longer be true.
+            foreach (var path in _paths.All)
+            {
+                path.Distrust();
+            }
+        }
+
+        CollectProbes(observed);
+        JudgeLooked();
+        _remedies.Consider(_looked, _connections.All, late, _clock(), Probe);
+        LastTurn = _clock();
+        if (full || _looked.Any(connection => connection.Judged.Verdict is Verdict.Stuck or Verdict.Outage))
+        {
+            Publish(LastTurn, observed - started);
+        }
+
+        if (full)
+        {
+            _metrics.Scanned(observed - started, _connections.LastScanSockets, DateTimeOffset.UtcNow);
+        }
+    }
+
+    /// <summary>When the next look is due.</summary>
+    private TimeSpan Next()
+    {
+        var now = _clock();
+        var busy = _remedies.IsFollowing || _connections.All.Any(connection => connection.IsOfInterest);
+        var next = busy && now + ShortLook < _nextScan ? now + ShortLook : _nextScan;
+        return next < now ? now : next;
+    }
+
+    /// <summary>Looks; afterwards <see cref="_looked"/> holds the connections that were seen anew.</summary>
+    private bool Observe(TimeSpan now, out IReadOnlyList<TrackedConnection> gone)
+    {
+        _looked.Clear();
+        if (now < _nextScan)
+        {
+            gone = LookAtInterests();
+            return false;
+        }
+
+        // From when this look was due, so that looks do not drift; after a pause the missed ones are left out.
+        _nextScan += _configuration.Agent.ScanInterval;
+        if (_nextScan <= now)
+        {
+            _nextScan = now + _configuration.Agent.ScanInterval;
+        }
+
+        if (now >= _nextNamespaces)
+        {
+            _nextNamespaces = now + NamespaceRefresh;
+            if (_configuration.Agent.AllNetworkNamespaces)
+            {
+                _namespaces.Refresh();
+            }
+
+            _paths.Prune(now);
+            _owners.Prune();
+        }
+
+        gone = _connections.Scan(_namespaces.Open, _clock);
+        if (_connections.LastProblem is { } problem)
+        {
+            Problem(problem);
+        }
+
+        _looked.AddRange(_connections.All);
+        _owners.Resolve(_looked.Select(connection => connection.Last.Inode), now);
+        return true;
+    }
+
+    private List<TrackedConnection> LookAtInterests()
+    {
+        var gone = new List<TrackedConnection>();
+        foreach (var connection in _connections.All.Where(connection => connection.IsOfInterest).Take(MostInterests).ToList())
+        {
+            if (_namespaces.Find(connection.NamespaceInode) is not { } network)
+            {
+                continue;
+            }
+
+            try
+            {
+                if (_connections.Look(connection, network, _clock()))
+                {
+                    _looked.Add(connection);
+                }
+                else
+                {
+                    gone.Add(connection);
+                }
+            }
+            catch (KernelException e)
+            {
+                Problem(e.Message);
+            }
+        }
+
+        return gone;
+    }
+
+    private void CollectProbes(TimeSpan now)
+    {
+        foreach (var path in _paths.All)
+        {
+            if (path.Collect(now) is not { } probe)
+            {
+                continue;
+            }
+
+            foreach (var connection in _connections.All)
+            {
+                if (connection.Path == path)
+                {
+                    connection.NoteFreshConnect(probe.IsCleanSuccess, probe.Started, probe.Ended);
+                }
+            }
+        }
+    }
+
+    private void JudgeLooked()
+    {
+        foreach (var connection in _looked)
+        {
+            var now = connection.LastLook;
+            var path = connection.Path!;
+            var evidence = connection.Evidence(now);
+            connection.Judged = Judge.Decide(evidence, path.Evidence(connection.StallStart, now));
+
+            // Every silent connection needs to know whether its path is up, and every retransmission asks anew.
+            if (evidence is { Unacknowledged: > 0, Timeouts: > 0, ZeroWindow: false } && connection.StallStart is { } stallStart
+                && (path.Last is not { } last || last.Started < stallStart || last.Up != true || last.Started < connection.LastRetransmission))
+            {
+                Probe(connection);
+            }
+        }
+    }
+
+    private void Probe(TrackedConnection connection)
+    {
+        if (_namespaces.Find(connection.NamespaceInode) is { } network)
+        {
+            connection.Path!.Request(network, _clock(), _wake, _stopping.Token);
+        }
+    }
+
+    private void ResolveNames()
+    {
+        if (_resolving.Length > 0 && _resolving.All(task => task.IsCompleted))
+        {
+            foreach (var problem in _resolving.Where(task => task.IsCompletedSuccessfully).Select(task => task.Result).OfType<string>())
+            {
+                Problem(problem);
+            }
+
+            _resolving = [];
+            _connections.Recompile();
+        }
+
+        var now = _clock();
+        if (_resolving.Length == 0 && now >= _nextNames)
+        {
+            _nextNames = now + NameRefresh;
+            _resolving = [.. _upstreams.Where(upstream => upstream.HasHostNames).Select(upstream => upstream.ResolveAsync(_stopping.Token))];
+        }
+    }
+
+    private void Publish(TimeSpan now, TimeSpan duration)
+    {
+        var connections = new List<ConnectionStatus>(_connections.All.Count);
+        foreach (var connection in _connections.All)
+        {
+            connections.Add(Status(connection, now));
+        }
+
+        var limitations = new List<string>(_selfCheck.Limitations);
+        if (_namespaces.Refused > 0)
+        {
+            limitations.Add($"{_namespaces.Refused} other network namespaces cannot be entered ({_namespaces.RefusedBecause}): connections there are not seen");
+        }
+
+        if (IncidentProblem() is { } problem)
+        {
+            limitations.Add(problem);
+        }
+
+        if (_lastProblem is { } last)
+        {
+            limitations.Add(last);
+        }
+
+        var snapshot = new AgentSnapshot
+        {
+            Time = DateTimeOffset.UtcNow,
+            Scan = _connections.Scans,
+            Duration = duration,
+            Mode = _configuration.Agent.Mode == AgentMode.Observe ? "observe" : "protect",
+            Connections = connections,
+            Upstreams = [.. _upstreams.Select(Status)],
+            Limitations = limitations,
+        };
+        _metrics.Publish(snapshot);
+        Snapshot = snapshot;
+        _lastProblem = null;
+    }
+
+    private ConnectionStatus Status(TrackedConnection connection, TimeSpan now)
+    {
+        var owner = _owners.Find(connection.Last.Inode).First;
+        var evidence = connection.Evidence(now);
+        return new ConnectionStatus
+        {
+            Local = connection.Key.Local.ToEndPoint(),
+            Peer = connection.Key.Peer.ToEndPoint(),
+            Pid = owner?.Identity.Pid,
+            Executable = owner?.Executable,
+            Unit = owner?.Unit,
+            Upstream = connection.Upstream.Name,
+            Namespace = _namespaces.Find(connection.NamespaceInode)?.Name ?? "gone",
+            Idle = evidence.Idle,
+            Verdict = connection.Judged.Verdict,
+            Why = Explanation.Of(connection, now),
+            StuckFor = connection.Judged.Verdict is Verdict.Suspect or Verdict.Stuck or Verdict.Outage ? evidence.Stall?.Silence : null,
+            KeepaliveArmed = connection.Last.Timer switch
+            {
+                SocketTimer.Keepalive => true,
+                SocketTimer.None => false,
+                _ => null,
+            },
+            Cookie = connection.Key.Cookie.Value,
+        };
+    }
+
+    private UpstreamStatus Status(Upstream upstream)
+    {
+        var last = _paths.All.Where(path => path.Upstream == upstream && path.Last is not null).Select(path => path.Last!).MaxBy(probe => probe.Ended);
+        var (lower, upper) = upstream.IdleTimeout;
+        return new UpstreamStatus
+        {
+            Name = upstream.Name,
+            Endpoint = string.Join(", ", upstream.Section.Endpoints.Select(endpoint => endpoint.Text)),
+            PathUp = last?.Up,
+            PathRoundTrip = last is { Up: true } ? last.Result.Elapsed : null,
+            IdleTimeoutLower = lower,
+            IdleTimeoutUpper = upper,
+            Advice = [],
+        };
+    }
+
+    private void Problem(string problem)
+    {
+        if (_lastProblem != problem)
+        {
+            _log.Write(LogLevel.Warning, problem);
+        }
+
+        _lastProblem = problem;
+    }
+
+    /// <summary>Monotonic time since its making; does not run while the host is suspended, as the kernel's ages do not.</summary>
+    public static Func<TimeSpan> MonotonicClock()
+    {
+        var origin = Stopwatch.GetTimestamp();
+        return () => Stopwatch.GetElapsedTime(origin);
+    }
+}
