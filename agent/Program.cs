@@ -1,6 +1,8 @@
+using Sidecar.Agent.Commands;
+
 namespace Sidecar.Agent;
 
 internal static class Program
 {
-    private static int Main() => 0;
+    private static int Main(string[] args) => CommandTree.Invoke(args, CommandEnvironment.OfProcess());
 }

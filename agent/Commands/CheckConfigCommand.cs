@@ -1,0 +1,27 @@
+using System.Text.Json;
+using Sidecar.Agent.Configuration;
+
+namespace Sidecar.Agent.Commands;
+
+/// <summary><c>check-config</c>: every error at once, or what would be in force.</summary>
+internal static class CheckConfigCommand
+{
+    public static int Execute(CommandEnvironment environment, string? configurationPath, bool json)
+    {
+        if (!ConfigurationSource.TryLoad(environment, configurationPath, out var configuration))
+        {
+            return ExitCodes.BadConfiguration;
+        }
+
+        if (json)
+        {
+            environment.Out.WriteLine(JsonSerializer.Serialize(ConfigurationView.From(configuration), ConfigurationJson.Indented.ConfigurationView));
+        }
+        else
+        {
+            environment.Out.Write(ConfigurationText.Write(configuration));
+        }
+
+        return ExitCodes.Ok;
+    }
+}

@@ -1,0 +1,68 @@
+using System.Text.Json;
+using System.Text.Json.Serialization;
+
+namespace Sidecar.Agent.Configuration;
+
+/// <summary>A configuration for programs (<c>check-config --json</c>): times in seconds, names as in the files.</summary>
+internal sealed record ConfigurationView
+{
+    public required IReadOnlyList<string> Files { get; init; }
+    public required IReadOnlyList<string> Warnings { get; init; }
+    public required AgentView Agent { get; init; }
+    public required IReadOnlyList<UpstreamView> Upstreams { get; init; }
+    public required IReadOnlyList<WorkersView> Workers { get; init; }
+
+    public static ConfigurationView From(SidecarConfiguration configuration) => new()
+    {
+        Files = configuration.Files,
+        Warnings = configuration.Warnings,
+        Agent = new AgentView(
+            ConfigurationText.Name(configuration.Agent.Mode),
+            configuration.Agent.Listen?.ToString(),
+            configuration.Agent.StateDirectory,
+            configuration.Agent.RuntimeDirectory,
+            configuration.Agent.ScanInterval.TotalSeconds,
+            configuration.Agent.AllNetworkNamespaces ? "all" : "own"),
+        Upstreams =
+        [
+            .. configuration.Upstreams.Select(u => new UpstreamView(
+                u.Name,
+                [.. u.Endpoints.Select(e => e.Text)],
+                ConfigurationText.Name(u.Direction),
+                ConfigurationText.Name(u.Protocol),
+                u.IdleTimeout.Source == IdleTimeoutSource.Measure ? "measure" : u.IdleTimeout.Source == IdleTimeoutSource.None ? "none" : "declared",
+                u.IdleTimeout.Source == IdleTimeoutSource.Declared ? u.IdleTimeout.Value.TotalSeconds : null,
+                u.Keepalive,
+                u.Recycle,
+                u.DeadAfter.TotalSeconds,
+                u.DsnFile,
+                u.IsBuiltIn)),
+        ],
+        Workers =
+        [
+            .. configuration.Workers.Select(w => new WorkersView(
+                w.Name, w.Unit, w.User, w.Executable, w.Terminate, w.Grace.TotalSeconds, w.Budget.Count, w.Budget.Period.TotalSeconds)),
+        ],
+    };
+
+    internal sealed record AgentView(
+        string Mode, string? Listen, string StateDirectory, string RuntimeDirectory, double ScanIntervalSeconds, string NetworkNamespaces);
+
+    internal sealed record UpstreamView(
+        string Name, IReadOnlyList<string> Endpoints, string Direction, string Protocol, string IdleTimeout, double? IdleTimeoutSeconds,
+        bool Keepalive, bool Recycle, double DeadAfterSeconds, string? DsnFile, bool BuiltIn);
+
+    internal sealed record WorkersView(
+        string Name, string? Unit, string? User, string? Executable, bool Terminate, double GraceSeconds, int BudgetCount, double BudgetSeconds);
+}
+
+/// <summary>JSON of the configuration, without reflection.</summary>
+[JsonSourceGenerationOptions(PropertyNamingPolicy = JsonKnownNamingPolicy.SnakeCaseLower)]
+[JsonSerializable(typeof(ConfigurationView))]
+internal sealed partial class ConfigurationJson : JsonSerializerContext
+{
+    private static ConfigurationJson? indented;
+
+    /// <summary>The same, laid out for reading.</summary>
+    public static ConfigurationJson Indented => indented ??= new ConfigurationJson(new JsonSerializerOptions(Default.Options) { WriteIndented = true });
+}
