@@ -33,7 +33,8 @@ internal sealed class SidecarLoop : IDisposable
     private readonly PathTable _paths = new();
     private readonly ConnectionTable _connections;
     private readonly OwnerTable _owners;
-    private readonly RemedyEngine _remedies;
+    private readonly IncidentStore? _incidents;
+    private readonly RemedyEngine? _remedies;
     private readonly SelfCheck _selfCheck;
     private readonly AutoResetEvent _wake = new(false);
     private readonly List<TrackedConnection> _looked = [];
@@ -44,7 +45,8 @@ internal sealed class SidecarLoop : IDisposable
     private Task<string?>[] _resolving = [];
     private string? _lastProblem;
 
-    public SidecarLoop(SidecarConfiguration configuration, SidecarMetrics metrics, IncidentStore incidents, JournalLog log, SelfCheck selfCheck, Func<TimeSpan> clock)
+    /// <summary>A loop over the configuration. Without <paramref name="incidents"/> it looks and judges, and has no remedies.</summary>
+    public SidecarLoop(SidecarConfiguration configuration, SidecarMetrics metrics, IncidentStore? incidents, JournalLog log, SelfCheck selfCheck, Func<TimeSpan> clock)
     {
         _configuration = configuration;
         _metrics = metrics;
@@ -56,9 +58,13 @@ internal sealed class SidecarLoop : IDisposable
         _namespaces = new NamespaceTable(processes);
         _connections = new ConnectionTable(_upstreams, _paths);
         _owners = new OwnerTable(processes, configuration.Workers);
-        _remedies = new RemedyEngine(configuration, new Teller(incidents, metrics, log, clock), processes, _namespaces, _owners);
-        _remedies.Remember(incidents.Recent(1000), DateTimeOffset.UtcNow, clock());
-        IncidentProblem = () => incidents.Problem;
+        _incidents = incidents;
+        if (incidents is not null)
+        {
+            _remedies = new RemedyEngine(configuration, new Teller(incidents, metrics, log, clock), processes, _namespaces, _owners);
+            _remedies.Remember(incidents.Recent(1000), DateTimeOffset.UtcNow, clock());
+        }
+
         _nextScan = clock();
     }
 
@@ -71,7 +77,8 @@ internal sealed class SidecarLoop : IDisposable
     /// <summary>Remedies that the configuration asks for and that are not possible here.</summary>
     public IReadOnlyList<string> NotPossible => _selfCheck.NotPossible;
 
-    private Func<string?> IncidentProblem { get; }
+    /// <summary>Whether an action is under way.</summary>
+    public bool IsFollowing { get; private set; }
 
     /// <summary>
     /// Turns until told to stop, on the calling thread. Nothing that happens in one turn ends the loop: it is logged and
@@ -131,7 +138,7 @@ internal sealed class SidecarLoop : IDisposable
     public void Dispose()
     {
         _stopping.Cancel();
-        _remedies.Dispose();
+        _remedies?.Dispose();
         _namespaces.Dispose();
         _stopping.Dispose();
         _wake.Dispose();
@@ -144,7 +151,7 @@ internal sealed class SidecarLoop : IDisposable
         var full = Observe(started, out var gone);
         foreach (var connection in gone)
         {
-            _remedies.NoteGone(connection, started);
+            _remedies?.NoteGone(connection, started);
             _owners.Forget(connection.Last.Inode);
         }
 
@@ -161,8 +168,9 @@ internal sealed class SidecarLoop : IDisposable
 
         CollectProbes(observed);
         JudgeLooked();
-        _remedies.Consider(_looked, _connections.All, late, _clock(), Probe);
+        _remedies?.Consider(_looked, _connections.All, late, _clock(), Probe);
         LastTurn = _clock();
+        IsFollowing = _remedies?.IsFollowing == true;
         if (full || _looked.Any(connection => connection.Judged.Verdict is Verdict.Stuck or Verdict.Outage))
         {
             Publish(LastTurn, observed - started);
@@ -178,7 +186,7 @@ internal sealed class SidecarLoop : IDisposable
     private TimeSpan Next()
     {
         var now = _clock();
-        var busy = _remedies.IsFollowing || _connections.All.Any(connection => connection.IsOfInterest);
+        var busy = _remedies?.IsFollowing == true || _connections.All.Any(connection => connection.IsOfInterest);
         var next = busy && now + ShortLook < _nextScan ? now + ShortLook : _nextScan;
         return next < now ? now : next;
     }
@@ -333,7 +341,7 @@ internal sealed class SidecarLoop : IDisposable
             limitations.Add($"{_namespaces.Refused} other network namespaces cannot be entered ({_namespaces.RefusedBecause}): connections there are not seen");
         }
 
-        if (IncidentProblem() is { } problem)
+        if (_incidents?.Problem is { } problem)
         {
             limitations.Add(problem);
         }

@@ -1,4 +1,7 @@
+using Microsoft.Extensions.Logging;
 using Sidecar.Agent.Configuration;
+using Sidecar.Agent.Judgement;
+using Sidecar.Agent.Telemetry;
 using Sidecar.Agent.Tracking;
 
 namespace Sidecar.Agent.Commands;
@@ -6,29 +9,17 @@ namespace Sidecar.Agent.Commands;
 /// <summary>The look that <c>status</c> takes itself where no agent is running.</summary>
 internal static class OneLook
 {
-    /// <summary>Looks once at the sockets of the declared upstreams; changes nothing.</summary>
-    public static AgentSnapshot Take(SidecarConfiguration configuration) => new()
+    /// <summary>
+    /// Looks once at the sockets of the declared upstreams, with the agent's own eyes and judgement. Makes fresh
+    /// connections where something is silent; changes nothing and records nothing.
+    /// </summary>
+    /// <exception cref="Probes.KernelException">The kernel's socket table cannot be read.</exception>
+    public static AgentSnapshot Take(SidecarConfiguration configuration)
     {
-        Time = DateTimeOffset.UtcNow,
-        Scan = 1,
-        Duration = TimeSpan.Zero,
-        Mode = configuration.Agent.Mode == AgentMode.Protect ? "protect" : "observe",
-        Connections = [],
-        Upstreams =
-        [
-            .. configuration.Upstreams.Select(u => new UpstreamStatus
-            {
-                Name = u.Name,
-                Endpoint = string.Join(", ", u.Endpoints.Select(e => e.Text)),
-                PathUp = null,
-                PathRoundTrip = null,
-                IdleTimeoutLower = u.IdleTimeout.Source == IdleTimeoutSource.Declared ? u.IdleTimeout.Value : null,
-                IdleTimeoutUpper = u.IdleTimeout.Source == IdleTimeoutSource.Declared ? u.IdleTimeout.Value : null,
-                Advice = [],
-            }),
-        ],
-
-        // Nothing is looked at without the eyes; the agent's own look takes this method's place.
-        Limitations = ["the socket table was not looked at: this build has no eyes"],
-    };
+        var observing = configuration with { Agent = configuration.Agent with { Mode = AgentMode.Observe } };
+        using var log = new JournalLog(LogLevel.None);
+        using var metrics = new SidecarMetrics(ProductVersion.Text, [.. Enum.GetValues<Guardrail>().Select(guardrail => guardrail.ToName())]);
+        using var loop = new SidecarLoop(observing, metrics, null, log, SelfCheck.Run(configuration), SidecarLoop.MonotonicClock());
+        return loop.LookOnce() with { Mode = configuration.Agent.Mode == AgentMode.Observe ? "observe" : "protect" };
+    }
 }

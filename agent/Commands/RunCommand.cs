@@ -1,3 +1,13 @@
+using Microsoft.Extensions.DependencyInjection;
+using Microsoft.Extensions.Hosting;
+using Microsoft.Extensions.Logging;
+using Sidecar.Agent.Configuration;
+using Sidecar.Agent.Control;
+using Sidecar.Agent.Judgement;
+using Sidecar.Agent.Telemetry;
+using Sidecar.Agent.Telemetry.Systemd;
+using Sidecar.Probes;
+
 namespace Sidecar.Agent.Commands;
 
 /// <summary><c>run</c>: the agent itself.</summary>
@@ -10,12 +20,58 @@ internal static class RunCommand
     public static int Execute(string? configurationPath, CancellationToken stop)
     {
         var environment = CommandEnvironment.OfProcess();
-        if (!ConfigurationSource.TryLoad(environment, configurationPath, out _))
+        if (!ConfigurationSource.TryLoad(environment, configurationPath, out var configuration))
         {
             return ExitCodes.BadConfiguration;
         }
 
-        stop.WaitHandle.WaitOne();
-        return ExitCodes.Ok;
+        using var log = new JournalLog();
+        using var metrics = new SidecarMetrics(ProductVersion.Text, [.. Enum.GetValues<Guardrail>().Select(guardrail => guardrail.ToName())]);
+        var builder = Host.CreateEmptyApplicationBuilder(new HostApplicationBuilderSettings { DisableDefaults = true });
+        builder.Logging.ClearProviders();
+        builder.Logging.AddProvider(log);
+        builder.Logging.SetMinimumLevel(LogLevel.Warning);
+        builder.Services.AddSingleton<IHostLifetime, OuterLifetime>();
+        AgentService? service = null;
+        builder.Services.AddHostedService(services => service = new AgentService(
+            configuration,
+            () => configurationPath is null ? ConfigurationLoader.LoadOrBuiltIn(environment.DefaultConfiguration) : ConfigurationLoader.Load(configurationPath),
+            metrics,
+            log,
+            services.GetRequiredService<ILoggerFactory>(),
+            new SystemdNotifier()));
+        using var host = builder.Build();
+        try
+        {
+            host.RunAsync(stop).GetAwaiter().GetResult();
+        }
+        catch (Exception e) when (e is ControlException or KernelException)
+        {
+            // told below, from the service's own record
+        }
+
+        log.Flush(TimeSpan.FromSeconds(2));
+        switch (service?.Failure)
+        {
+            case null:
+                return ExitCodes.Ok;
+            case ControlException e:
+                environment.Error.WriteLine(e.Message);
+                return ExitCodes.Failure;
+            case KernelException e:
+                environment.Error.WriteLine($"the kernel's socket table cannot be read: {e.Message}");
+                return ExitCodes.Failure;
+            case var e:
+                environment.Error.WriteLine($"the agent ended: {e.Message}");
+                return ExitCodes.Failure;
+        }
+    }
+
+    /// <summary>Signals are the command line's business here; the host only starts and stops.</summary>
+    private sealed class OuterLifetime : IHostLifetime
+    {
+        public Task WaitForStartAsync(CancellationToken cancellationToken) => Task.CompletedTask;
+
+        public Task StopAsync(CancellationToken cancellationToken) => Task.CompletedTask;
     }
 }
