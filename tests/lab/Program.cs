@@ -1,1 +1,8 @@
-return 0;
+using Sidecar.Lab;
+
+return args switch
+{
+    ["up"] => await LabByHand.RunAsync(),
+    ["reap"] => LabByHand.Reap(),
+    _ => LabByHand.Usage(),
+};

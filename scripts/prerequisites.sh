@@ -1,0 +1,68 @@
+#!/bin/sh
+# Installs the Debian packages that a part of this repository needs and that are missing.
+#
+#   scripts/prerequisites.sh [lab|deb|bench]...      (default: lab)
+#
+# Quick when nothing is missing. Needs root or sudo only when something is.
+set -eu
+
+# The lab: namespaces and router, PostgreSQL 15, uWSGI with a psycopg2 application, setpriv and capsh.
+lab="iproute2 nftables conntrack procps util-linux libcap2-bin postgresql-15 uwsgi-core uwsgi-plugin-python3 python3-psycopg2"
+# The package: its build, its lint, and a Debian root to install it in.
+deb="debhelper devscripts fakeroot lintian debootstrap systemd-container prometheus"
+# The benchmarks: the lab and a C compiler for the minimal dump that the sweep is compared with.
+bench="$lab gcc libc6-dev"
+
+[ $# -gt 0 ] || set -- lab
+wanted=
+for set_name in "$@"; do
+  case $set_name in
+    lab) wanted="$wanted $lab" ;;
+    deb) wanted="$wanted $deb" ;;
+    bench) wanted="$wanted $bench" ;;
+    *) echo "prerequisites: no such set: $set_name (lab, deb, bench)" >&2; exit 2 ;;
+  esac
+done
+
+missing=
+for package in $wanted; do
+  status=$(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null || true)
+  [ "$status" = installed ] || missing="$missing $package"
+done
+[ -n "$missing" ] || exit 0
+
+if [ "$(id -u)" -eq 0 ]; then
+  as_root="env"
+elif command -v sudo >/dev/null 2>&1; then
+  as_root="sudo env"
+else
+  echo "prerequisites: these packages are missing and neither root nor sudo is at hand:$missing" >&2
+  exit 1
+fi
+
+install() {
+  $as_root DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends \
+    -o Dpkg::Options::=--force-confold "$@"
+}
+
+# The lists may be absent (a fresh container) or too old for the archive: update once when the first try fails.
+install_updating() {
+  if ! install --simulate "$@" >/dev/null 2>&1 || ! install "$@"; then
+    $as_root apt-get update -q
+    install "$@"
+  fi
+}
+
+# postgresql-15 makes and starts a cluster of its own; the lab brings its own and the host keeps its port 5432.
+case " $missing " in
+  *" postgresql-15 "*)
+    install_updating postgresql-common
+    conf=/etc/postgresql-common/createcluster.conf
+    $as_root cp -p "$conf" "$conf.sidecar-saved"
+    trap '$as_root mv "$conf.sidecar-saved" "$conf"' EXIT
+    $as_root sed -i 's/^#\?create_main_cluster *=.*/create_main_cluster = false/' "$conf"
+    ;;
+esac
+
+# shellcheck disable=SC2086 # a list of package names
+install_updating $missing

@@ -1,0 +1,238 @@
+using System.Diagnostics;
+using System.Text.Json;
+
+namespace Sidecar.Lab;
+
+/// <summary>How the agent is configured and started in a lab.</summary>
+public sealed record AgentOptions
+{
+    /// <summary><c>observe</c> or <c>protect</c>.</summary>
+    public string Mode { get; init; } = "protect";
+
+    public bool Keepalive { get; init; }
+
+    public bool Recycle { get; init; } = true;
+
+    /// <summary>Whether workers may be terminated.</summary>
+    public bool Terminate { get; init; }
+
+    /// <summary>The executable that the <c>[workers:web]</c> section names; null: there is no such section.</summary>
+    public string? WorkersExecutable { get; init; } = "uwsgi-core";
+
+    /// <summary>The <c>idle-timeout</c> key.</summary>
+    public string IdleTimeout { get; init; } = "350s";
+
+    /// <summary>The <c>dead-after</c> key.</summary>
+    public string DeadAfter { get; init; } = "120s";
+
+    /// <summary>Further lines for the end of the file.</summary>
+    public IReadOnlyList<string> FurtherLines { get; init; } = [];
+
+    /// <summary>The whole file instead of one made from the above; <c>{run}</c> and <c>{state}</c> become its directories.</summary>
+    public string? Configuration { get; init; }
+
+    /// <summary>Capabilities taken away from the agent, by name without <c>cap_</c>.</summary>
+    public IReadOnlyList<string> WithoutCapabilities { get; init; } = [];
+
+    /// <summary>User it runs as; null: root.</summary>
+    public string? User { get; init; }
+
+    /// <summary>The state directory; null: one below the lab's own.</summary>
+    public string? StateDirectory { get; init; }
+}
+
+/// <summary>A row of <c>status --json</c>.</summary>
+public sealed record AgentConnection(
+    string Local, string Peer, int? Pid, string? Executable, string? Upstream, double IdleSeconds, string Verdict, string Why);
+
+/// <summary>A line of <c>incidents --json</c>.</summary>
+public sealed record AgentIncident(
+    DateTimeOffset Time, string Upstream, string Cause, string Remedy, string Outcome, int? Pid, string? WithheldBy, string Raw);
+
+/// <summary>The published <c>conn-sidecar</c>, run on the worker host of a lab as an operator would.</summary>
+public sealed class AgentProcess
+{
+    private static int count;
+    private readonly TestLab lab;
+    private readonly string configurationFile;
+    private readonly string runtimeDirectory;
+
+    private AgentProcess(TestLab lab, ChildProcess process, string configuration, string runtimeDirectory)
+    {
+        this.lab = lab;
+        Process = process;
+        configurationFile = configuration;
+        this.runtimeDirectory = runtimeDirectory;
+    }
+
+    /// <summary>The running agent; its output is the agent's log.</summary>
+    public ChildProcess Process { get; }
+
+    /// <summary>The published file: <c>SIDECAR_BINARY</c>, else <c>out/conn-sidecar</c> of this repository.</summary>
+    /// <exception cref="FileNotFoundException">It was not built.</exception>
+    public static string Binary { get; } = FindBinary();
+
+    /// <summary>Waits until the agent answers on its control socket.</summary>
+    /// <exception cref="TimeoutException">It does not, or it ended; the message has its output.</exception>
+    public async Task WaitUntilReadyAsync()
+    {
+        var waited = Stopwatch.StartNew();
+        while (!Directory.Exists(runtimeDirectory) || Directory.GetFiles(runtimeDirectory, "*.sock").Length == 0
+            || (await RunAsync("status", "--json")).ExitCode != 0)
+        {
+            if (Process.HasExited || waited.Elapsed > TimeSpan.FromSeconds(30))
+            {
+                throw new TimeoutException($"the agent does not answer (exit code {Process.ExitCode?.ToString() ?? "none, it runs"}):\n{Process.Output}");
+            }
+
+            await Task.Delay(50);
+        }
+    }
+
+    /// <summary>Runs another command of the agent with the same configuration, on the same host.</summary>
+    public Task<CommandResult> RunAsync(params IEnumerable<string> arguments) =>
+        lab.Network.Worker.TryRunAsync([Binary, .. arguments, "--config", configurationFile]);
+
+    /// <summary>What the running agent sees.</summary>
+    public async Task<IReadOnlyList<AgentConnection>> StatusAsync()
+    {
+        using var json = JsonDocument.Parse(await RunCheckedAsync("status", "--json"));
+        return [.. json.RootElement.GetProperty("connections").EnumerateArray().Select(c => new AgentConnection(
+            c.GetProperty("local").GetString()!,
+            c.GetProperty("peer").GetString()!,
+            Number(c, "pid"),
+            c.GetProperty("executable").GetString(),
+            c.GetProperty("upstream").GetString(),
+            c.GetProperty("idle_seconds").GetDouble(),
+            c.GetProperty("verdict").GetString()!,
+            c.GetProperty("why").GetString()!))];
+    }
+
+    /// <summary>What the agent has recorded, oldest first.</summary>
+    public async Task<IReadOnlyList<AgentIncident>> IncidentsAsync()
+    {
+        var output = await RunCheckedAsync("incidents", "--json");
+        return [.. output.Split('\n', StringSplitOptions.RemoveEmptyEntries).Select(ParseIncident).OrderBy(i => i.Time)];
+    }
+
+    /// <summary>Waits for an incident.</summary>
+    /// <exception cref="TimeoutException">None such came; the message has those that did, and the agent's log.</exception>
+    public async Task<AgentIncident> WaitForIncidentAsync(Func<AgentIncident, bool> wanted, TimeSpan timeout)
+    {
+        var waited = Stopwatch.StartNew();
+        while (true)
+        {
+            var incidents = await IncidentsAsync();
+            if (incidents.FirstOrDefault(wanted) is { } found)
+            {
+                return found;
+            }
+
+            if (waited.Elapsed > timeout)
+            {
+                throw new TimeoutException(
+                    $"no such incident within {timeout.TotalSeconds} s, but:\n{string.Join('\n', incidents.Select(i => i.Raw))}\nlog:\n{Process.Output}");
+            }
+
+            await Task.Delay(200);
+        }
+    }
+
+    /// <summary>The metrics page of the agent.</summary>
+    public async Task<string> MetricsAsync()
+    {
+        using var client = lab.Network.Worker.HttpClient();
+        return await client.GetStringAsync(new Uri($"http://127.0.0.1:{Port}/metrics"));
+    }
+
+    internal const int Port = 10042;
+
+    internal static AgentProcess Start(TestLab lab, AgentOptions options)
+    {
+        var name = $"agent-{Interlocked.Increment(ref count)}";
+        var directory = Path.Combine(lab.Directory, name);
+        var state = options.StateDirectory ?? Path.Combine(directory, "state");
+        var run = Path.Combine(directory, "run");
+        foreach (var path in new[] { directory, state, run })
+        {
+            Directory.CreateDirectory(path);
+            if (options.User is not null && path != options.StateDirectory)
+            {
+                Command.RunAsync("chown", [$"{options.User}:", path]).GetAwaiter().GetResult();
+            }
+        }
+
+        var configuration = Path.Combine(directory, "conn-sidecar.conf");
+        File.WriteAllText(configuration, options.Configuration?.Replace("{run}", run, StringComparison.Ordinal).Replace("{state}", state, StringComparison.Ordinal)
+            ?? ConfigurationText(lab, options, state, run));
+        var process = ChildProcess.Start(new ChildOptions
+        {
+            Name = name,
+            CommandLine = [Binary, "run", "--config", configuration],
+            Namespace = lab.Network.Worker.Name,
+            User = options.User,
+            WithoutCapabilities = options.WithoutCapabilities,
+            Directory = directory,
+        });
+        return new AgentProcess(lab, process, configuration, run);
+    }
+
+    private static string ConfigurationText(TestLab lab, AgentOptions options, string state, string run)
+    {
+        var lines = new List<string>
+        {
+            "[agent]",
+            $"mode = {options.Mode}",
+            $"listen = 127.0.0.1:{Port}",
+            $"state-directory = {state}",
+            $"runtime-directory = {run}",
+            "",
+            "[upstream:orders-db]",
+            $"endpoint = {lab.Database.EndPoint}",
+            "protocol = postgresql",
+            $"idle-timeout = {options.IdleTimeout}",
+            $"keepalive = {(options.Keepalive ? "on" : "off")}",
+            $"recycle = {(options.Recycle ? "on" : "off")}",
+            $"dead-after = {options.DeadAfter}",
+        };
+        if (options.WorkersExecutable is not null)
+        {
+            lines.AddRange(
+                ["", "[workers:web]", $"executable = {options.WorkersExecutable}", $"terminate = {(options.Terminate ? "on" : "off")}", "grace = 5s"]);
+        }
+
+        return string.Join('\n', [.. lines, .. options.FurtherLines]) + "\n";
+    }
+
+    private static AgentIncident ParseIncident(string line)
+    {
+        using var json = JsonDocument.Parse(line);
+        var i = json.RootElement;
+        return new AgentIncident(
+            i.GetProperty("time").GetDateTimeOffset(),
+            i.GetProperty("upstream").GetString()!,
+            i.GetProperty("cause").GetString()!,
+            i.GetProperty("remedy").GetString()!,
+            i.GetProperty("outcome").GetString()!,
+            Number(i, "pid"),
+            i.GetProperty("withheld_by").GetString(),
+            line);
+    }
+
+    private static int? Number(JsonElement element, string name) =>
+        element.GetProperty(name) is { ValueKind: JsonValueKind.Number } number ? number.GetInt32() : null;
+
+    private async Task<string> RunCheckedAsync(params IReadOnlyList<string> arguments)
+    {
+        var result = await RunAsync(arguments);
+        return result.ExitCode == 0
+            ? result.Output
+            : throw new CommandFailedException($"conn-sidecar {string.Join(' ', arguments)} ended with {result.ExitCode}: {result.Error}");
+    }
+
+    private static string FindBinary()
+    {
+        var path = Environment.GetEnvironmentVariable("SIDECAR_BINARY") ?? Path.Combine(Repository.Root, "out", "conn-sidecar");
+        return File.Exists(path) ? path : throw new FileNotFoundException($"{path} is missing: run make build");
+    }
+}

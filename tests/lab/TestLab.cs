@@ -1,0 +1,118 @@
+namespace Sidecar.Lab;
+
+/// <summary>
+/// A worker host, a forgetful router and a database host with real servers on them. Several stand side by side, in one
+/// process or in many; nothing of a lab stays behind when it is disposed of or its process ends.
+/// </summary>
+public sealed class TestLab : IAsyncDisposable
+{
+    private readonly LabSlot slot;
+    private readonly List<ChildProcess> children = [];
+    private Database? database;
+    private WebApplication? web;
+
+    private TestLab(LabSlot place, LabOptions options, LabNetwork network, Router router)
+    {
+        slot = place;
+        Options = options;
+        Network = network;
+        Router = router;
+    }
+
+    /// <summary>The number in the names of its namespaces (<c>sidecar-ID-worker</c>) and in its subnets.</summary>
+    public string Id => slot.Id;
+
+    public LabOptions Options { get; }
+
+    public LabNetwork Network { get; }
+
+    public Router Router { get; }
+
+    /// <summary>The database host's server.</summary>
+    /// <exception cref="InvalidOperationException">The lab was built without servers.</exception>
+    public Database Database => database ?? throw new InvalidOperationException("this lab has no servers");
+
+    /// <summary>The workers.</summary>
+    /// <exception cref="InvalidOperationException">The lab was built without servers.</exception>
+    public WebApplication Web => web ?? throw new InvalidOperationException("this lab has no servers");
+
+    /// <summary>Everything the lab writes is below this directory.</summary>
+    public string Directory => slot.Directory;
+
+    /// <summary>Builds a lab. All workers are up; they connect to the database with their first query.</summary>
+    /// <exception cref="InvalidOperationException">Not root, or something of Debian's packages is missing.</exception>
+    /// <exception cref="CommandFailedException">A step failed; nothing is left behind.</exception>
+    public static async Task<TestLab> StartAsync(LabOptions? options = null)
+    {
+        RequirePrerequisites();
+        options ??= new LabOptions();
+        var place = LabCleanup.Keep(LabSlot.TakeNumber());
+        try
+        {
+            var network = await LabNetwork.CreateAsync(place, options.Container);
+            var lab = new TestLab(place, options, network, await Router.ConfigureAsync(network.Router, options));
+            if (options.Servers)
+            {
+                lab.database = await Database.StartAsync(lab.Network, options, lab.Directory, lab.children);
+                lab.web = await WebApplication.StartAsync(lab.Network, options, lab.database, lab.Directory, lab.children);
+            }
+
+            return lab;
+        }
+        catch
+        {
+            LabCleanup.Remove(place);
+            throw;
+        }
+    }
+
+    /// <summary>Removes what labs of dead processes left behind; returns their ids.</summary>
+    public static IReadOnlyList<string> Reap()
+    {
+        RequirePrerequisites();
+        return LabSlot.Reap();
+    }
+
+    /// <summary>Starts the published agent on the worker host and waits until it has taken its first look.</summary>
+    public async Task<AgentProcess> StartAgentAsync(AgentOptions? options = null)
+    {
+        var agent = AgentProcess.Start(this, options ?? new AgentOptions());
+        children.Add(agent.Process);
+        await agent.WaitUntilReadyAsync();
+        return agent;
+    }
+
+    /// <summary>Starts the agent without waiting for anything, for configurations that it refuses.</summary>
+    public AgentProcess LaunchAgent(AgentOptions options)
+    {
+        var agent = AgentProcess.Start(this, options);
+        children.Add(agent.Process);
+        return agent;
+    }
+
+    /// <summary>The sockets between the application's namespace and the database, as the kernel has them now.</summary>
+    public Task<IReadOnlyList<SocketState>> DatabaseSocketsAsync() => SocketState.ListAsync(Network.Application, Database.EndPoint);
+
+    /// <summary>Ends everything that runs in the lab and removes it. A second call does nothing.</summary>
+    public ValueTask DisposeAsync() => new(Task.Run(() =>
+    {
+        LabCleanup.Remove(slot);
+        web?.Dispose();
+        children.ForEach(c => c.Dispose());
+    }));
+
+    private static void RequirePrerequisites()
+    {
+        if (!Environment.IsPrivilegedProcess)
+        {
+            throw new InvalidOperationException("the lab needs root for its network namespaces: run it as root or with sudo");
+        }
+
+        string[] programs = ["/usr/sbin/ip:/usr/bin/ip:/sbin/ip", "/usr/sbin/nft", "/usr/sbin/conntrack", "/usr/bin/setpriv", "/usr/lib/postgresql/15/bin/postgres", WebApplication.Executable];
+        var missing = programs.Where(p => !p.Split(':').Any(File.Exists)).Select(p => Path.GetFileName(p.Split(':')[0])).ToList();
+        if (missing.Count > 0)
+        {
+            throw new InvalidOperationException($"the lab misses {string.Join(", ", missing)}: run scripts/prerequisites.sh lab");
+        }
+    }
+}
