@@ -24,6 +24,9 @@ public sealed class ConnectionCase(TimeSpan stallStart)
     /// <summary>Its context switches just before; null where they could not be read.</summary>
     public long? SwitchesBefore { get; set; }
 
+    /// <summary>Its worker was sent SIGTERM on its account.</summary>
+    public bool Terminating { get; set; }
+
     /// <summary>The incident that tells of it, for its outcome.</summary>
     public Incident? Incident { get; set; }
 

@@ -93,7 +93,7 @@ internal sealed class RemedyEngine : IDisposable
     /// <summary>A connection has left the kernel's table; whatever was in progress for it ends here.</summary>
     public void NoteGone(TrackedConnection connection, TimeSpan now)
     {
-        if (connection.Case?.Recycle == RecycleProgress.NotTried && connection.Judged.Verdict is Verdict.Stuck or Verdict.Suspect or Verdict.Outage)
+        if (connection.Case is { Recycle: RecycleProgress.NotTried, Terminating: false } && connection.Judged.Verdict is Verdict.Stuck or Verdict.Suspect or Verdict.Outage)
         {
             _teller.Log(LogLevel.Information, $"{Describe(connection)} ended by itself after {Seconds(now - connection.Case.StallStart)} s of silence");
         }
@@ -347,6 +347,7 @@ internal sealed class RemedyEngine : IDisposable
             return;
         }
 
+        memory.Terminating = true;
         group.Budget.Spend(now);
         group.InProgress = new Termination(worker, connection, incident, memory.StallStart, now);
         _teller.Terminated(group.Section.Name, "TERM");
@@ -378,6 +379,7 @@ internal sealed class RemedyEngine : IDisposable
     {
         foreach (var group in _groups.Values)
         {
+            group.StandDownTold &= !group.Budget.IsLeftAt(now);
             if (group.InProgress is not { } termination)
             {
                 continue;
@@ -455,7 +457,7 @@ internal sealed class RemedyEngine : IDisposable
 
     private void Withhold(TrackedConnection connection, ConnectionCase memory, Remedy remedy, Guardrail guardrail, OwnerInfo? owner, TimeSpan now)
     {
-        if (!memory.IsNew(remedy, guardrail))
+        if (memory.Terminating || !memory.IsNew(remedy, guardrail))
         {
             return;
         }
