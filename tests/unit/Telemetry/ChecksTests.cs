@@ -25,7 +25,7 @@ public sealed class ChecksTests
 
     [Fact]
     public void An_unknown_upstream_is_not_found_and_its_name_is_made_harmless() =>
-        Checks.Database(Samples.Snapshot(), Well, "x\r\ny").ShouldBe((404, "ServiceKO no upstream is named x\\u000d\\u000ay"));
+        Checks.Database(Samples.Snapshot(), Well, "x\r\ny").ShouldBe((404, "ServiceKO no upstream is named x\\x0d\\x0ay"));
 
     [Fact]
     public void Connections_in_an_outage_are_KO() =>

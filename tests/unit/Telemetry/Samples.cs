@@ -10,7 +10,6 @@ namespace Sidecar.UnitTests.Telemetry;
 internal static class Samples
 {
     public static readonly DateTimeOffset Noon = new(2026, 1, 1, 12, 0, 0, TimeSpan.Zero);
-    public static readonly string[] Guardrails = ["outage", "budget"];
 
     public static SidecarConfiguration Configuration(params string[] upstreams) => new()
     {
