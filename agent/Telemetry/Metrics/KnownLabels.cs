@@ -20,9 +20,6 @@ internal static class KnownLabels
     /// <summary>Remedies that a guardrail can withhold.</summary>
     public static readonly IReadOnlyList<string> Remedies = [.. Enum.GetValues<Remedy>().Where(r => r != Remedy.None).Select(RemedyNames.ToName)];
 
-    /// <summary>What can withhold a remedy.</summary>
-    public static readonly IReadOnlyList<string> Guardrails = [.. Enum.GetValues<Guardrail>().Select(GuardrailNames.ToName)];
-
     /// <summary>Verdicts that make an incident.</summary>
     public static readonly IReadOnlyList<string> Causes = ["expired", "stuck", "outage", "blocked-by-peer"];
 }

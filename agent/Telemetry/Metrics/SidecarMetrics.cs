@@ -18,6 +18,7 @@ internal sealed class SidecarMetrics : IDisposable
     private const string Prefix = "conn_sidecar_";
 
     private readonly Meter meter;
+    private readonly IReadOnlyList<string> guardrails;
     private readonly Counter<long> nudges;
     private readonly Counter<long> recycled;
     private readonly Counter<long> terminated;
@@ -31,8 +32,10 @@ internal sealed class SidecarMetrics : IDisposable
 
     /// <summary>Makes the meter and its instruments.</summary>
     /// <param name="version">The agent's version, for <c>build_info</c>.</param>
-    public SidecarMetrics(string version)
+    /// <param name="guardrails">Names of all guardrails, so that their counters start at zero.</param>
+    public SidecarMetrics(string version, IReadOnlyList<string> guardrails)
     {
+        this.guardrails = guardrails;
         meter = new Meter(MeterName, version);
         Aggregator = new MetricAggregator(meter);
 
@@ -89,7 +92,7 @@ internal sealed class SidecarMetrics : IDisposable
                 incidents.Add(0, Tag("upstream", upstream.Name), Tag("cause", cause));
             foreach (var remedy in KnownLabels.Remedies)
             {
-                foreach (var guardrail in KnownLabels.Guardrails)
+                foreach (var guardrail in guardrails)
                     withheld.Add(0, Tag("upstream", upstream.Name), Tag("remedy", remedy), Tag("guardrail", guardrail));
             }
 

@@ -36,7 +36,7 @@ public sealed class MetricsTests
     [Fact]
     public void Every_counter_of_a_declared_upstream_exists_at_zero_before_anything_happens()
     {
-        using var metrics = new SidecarMetrics("0.1.0");
+        using var metrics = new SidecarMetrics("0.1.0", Samples.Guardrails);
         metrics.Declare(Samples.Configuration("orders-db", "cache"));
         var lines = Scrape(metrics).Split('\n');
         foreach (var upstream in new[] { "orders-db", "cache" })
@@ -45,7 +45,7 @@ public sealed class MetricsTests
                 lines.ShouldContain($"conn_sidecar_incidents_total{{upstream=\"{upstream}\",cause=\"{cause}\"}} 0");
             foreach (var remedy in KnownLabels.Remedies)
             {
-                foreach (var guardrail in KnownLabels.Guardrails)
+                foreach (var guardrail in Samples.Guardrails)
                     lines.ShouldContain($"conn_sidecar_withheld_remedies_total{{upstream=\"{upstream}\",remedy=\"{remedy}\",guardrail=\"{guardrail}\"}} 0");
             }
 
@@ -80,7 +80,7 @@ public sealed class MetricsTests
     [Fact]
     public void A_histogram_is_cumulative_and_ends_with_all_observations()
     {
-        using var metrics = new SidecarMetrics("0.1.0");
+        using var metrics = new SidecarMetrics("0.1.0", Samples.Guardrails);
         foreach (var seconds in new[] { 0.1, 0.25, 0.26, 2.0, 10_000 })
             metrics.Released("orders-db", TimeSpan.FromSeconds(seconds));
         var scrape = Scrape(metrics);
@@ -96,7 +96,7 @@ public sealed class MetricsTests
     [Fact]
     public void Another_listener_sees_the_same_instruments()
     {
-        using var metrics = new SidecarMetrics("0.1.0");
+        using var metrics = new SidecarMetrics("0.1.0", Samples.Guardrails);
         var seen = new Dictionary<string, double>(StringComparer.Ordinal);
         using var other = new MeterListener();
         other.InstrumentPublished = (instrument, listener) =>
@@ -118,7 +118,7 @@ public sealed class MetricsTests
     [Fact]
     public void An_event_that_is_known_already_allocates_nothing()
     {
-        using var metrics = new SidecarMetrics("0.1.0");
+        using var metrics = new SidecarMetrics("0.1.0", Samples.Guardrails);
         metrics.Declare(Samples.Configuration("orders-db"));
         Events(100);
         var before = GC.GetAllocatedBytesForCurrentThread();
@@ -139,7 +139,7 @@ public sealed class MetricsTests
     [Fact]
     public void Counts_from_many_threads_are_all_there_while_scrapes_go_on()
     {
-        using var metrics = new SidecarMetrics("0.1.0");
+        using var metrics = new SidecarMetrics("0.1.0", Samples.Guardrails);
         Parallel.For(0, 8, worker =>
         {
             for (var i = 0; i < 10_000; i++)
@@ -203,7 +203,7 @@ public sealed class MetricsTests
     [Fact]
     public void Ten_thousand_connections_make_no_more_series_than_one()
     {
-        using var metrics = new SidecarMetrics("0.1.0");
+        using var metrics = new SidecarMetrics("0.1.0", Samples.Guardrails);
         metrics.Publish(Samples.Snapshot());
         var one = Scrape(metrics).Count(c => c == '\n');
         metrics.Publish(Samples.Snapshot([.. Enumerable.Range(0, 10_000).Select(i => Samples.Connection(port: 10_000 + i))]));
@@ -213,7 +213,7 @@ public sealed class MetricsTests
 
     internal static SidecarMetrics Filled()
     {
-        var metrics = new SidecarMetrics("0.1.0");
+        var metrics = new SidecarMetrics("0.1.0", Samples.Guardrails);
         metrics.Declare(Samples.Configuration("orders-db"));
         metrics.Nudged("orders-db", "answered");
         metrics.Recycled("orders-db", "stuck");

@@ -170,6 +170,16 @@ public sealed class SystemdTests : IDisposable
         text.ShouldContain("ours part=incidents");
     }
 
+    [Fact]
+    public void Every_message_id_is_documented_and_none_is_used_twice()
+    {
+        var documentation = File.ReadAllText(TestTools.RepositoryFile("docs", "journal.md"));
+        foreach (var (name, id) in MessageIds.All)
+            documentation.ShouldContain($"| `{id}` | {name} |");
+        MessageIds.All.Values.ShouldBeUnique();
+        MessageIds.All.Values.ShouldAllBe(id => id.Length == 32);
+    }
+
     private static string Receive(Socket socket)
     {
         var buffer = new byte[4096];
