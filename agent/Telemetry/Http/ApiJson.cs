@@ -1,5 +1,6 @@
 using System.IO.Pipelines;
 using System.Text.Json;
+using Sidecar.Agent.Control;
 using Sidecar.Agent.Judgement;
 using Sidecar.Agent.Tracking;
 
@@ -30,7 +31,7 @@ internal static class ApiJson
             if ((upstream is not null && !string.Equals(upstream, connection.Upstream, StringComparison.Ordinal))
                 || (verdict is not null && !string.Equals(verdict, connection.Verdict.ToName(), StringComparison.Ordinal)))
                 continue;
-            WriteConnection(json, connection);
+            JsonSerializer.Serialize(json, ConnectionView.From(connection), ControlJson.Default.ConnectionView);
             if (++count % 64 == 0)
                 await FlushAsync(json, body, cancelled);
         }
@@ -47,25 +48,7 @@ internal static class ApiJson
         Begin(json, snapshot);
         json.WriteStartArray("paths");
         foreach (var upstream in snapshot.Upstreams)
-        {
-            json.WriteStartObject();
-            json.WriteString("upstream", upstream.Name);
-            json.WriteString("endpoint", upstream.Endpoint);
-            if (upstream.PathUp is { } up)
-                json.WriteBoolean("path_up", up);
-            else
-                json.WriteNull("path_up");
-            WriteSeconds(json, "round_trip_seconds", upstream.PathRoundTrip, digits: 6);
-            WriteSeconds(json, "idle_timeout_lower_seconds", upstream.IdleTimeoutLower);
-            WriteSeconds(json, "idle_timeout_upper_seconds", upstream.IdleTimeoutUpper);
-            json.WriteNumber("connections", snapshot.Connections.Count(c => string.Equals(c.Upstream, upstream.Name, StringComparison.Ordinal)));
-            json.WriteStartArray("advice");
-            foreach (var advice in upstream.Advice)
-                json.WriteStringValue(advice);
-            json.WriteEndArray();
-            json.WriteEndObject();
-        }
-
+            JsonSerializer.Serialize(json, UpstreamView.From(upstream), ControlJson.Default.UpstreamView);
         json.WriteEndArray();
         json.WriteEndObject();
         await FlushAsync(json, body, cancelled);
@@ -96,39 +79,6 @@ internal static class ApiJson
         json.WriteString("time", snapshot.Time);
         json.WriteNumber("scan", snapshot.Scan);
         json.WriteString("mode", snapshot.Mode);
-    }
-
-    private static void WriteConnection(Utf8JsonWriter json, ConnectionStatus connection)
-    {
-        json.WriteStartObject();
-        json.WriteString("local", connection.Local.ToString());
-        json.WriteString("peer", connection.Peer.ToString());
-        if (connection.Pid is { } pid)
-            json.WriteNumber("pid", pid);
-        else
-            json.WriteNull("pid");
-        json.WriteString("executable", connection.Executable);
-        json.WriteString("unit", connection.Unit);
-        json.WriteString("upstream", connection.Upstream);
-        json.WriteString("namespace", connection.Namespace);
-        WriteSeconds(json, "idle_seconds", connection.Idle);
-        json.WriteString("verdict", connection.Verdict.ToName());
-        json.WriteString("why", connection.Why);
-        WriteSeconds(json, "stuck_seconds", connection.StuckFor);
-        if (connection.KeepaliveArmed is { } armed)
-            json.WriteBoolean("keepalive", armed);
-        else
-            json.WriteNull("keepalive");
-        json.WriteNumber("cookie", connection.Cookie);
-        json.WriteEndObject();
-    }
-
-    private static void WriteSeconds(Utf8JsonWriter json, string name, TimeSpan? value, int digits = 3)
-    {
-        if (value is { } time)
-            json.WriteNumber(name, Math.Round(time.TotalSeconds, digits));
-        else
-            json.WriteNull(name);
     }
 
     private static async Task FlushAsync(Utf8JsonWriter json, PipeWriter body, CancellationToken cancelled)

@@ -1,4 +1,5 @@
 using System.Globalization;
+using Sidecar.Agent.Configuration;
 using Sidecar.Agent.Judgement;
 using Sidecar.Agent.Tracking;
 
@@ -68,7 +69,7 @@ internal static class Checks
     }
 
     /// <summary>Text of a request, made harmless for a plain answer.</summary>
-    private static string Plain(string text) => JournalLog.EscapeControls(text.Length > 64 ? text[..64] : text);
+    private static string Plain(string text) => Printable.Escape(text.Length > 64 ? text[..64] : text);
 
     private static (bool Up, string Text) Reachability(UpstreamStatus upstream, AgentSnapshot snapshot)
     {

@@ -11,6 +11,7 @@ using Microsoft.AspNetCore.Server.Kestrel.Core;
 using Microsoft.AspNetCore.Server.Kestrel.Transport.Sockets;
 using Microsoft.Extensions.Logging;
 using Microsoft.Extensions.Options;
+using Sidecar.Agent.Configuration;
 using Sidecar.Agent.Tracking;
 
 namespace Sidecar.Agent.Telemetry;
@@ -237,7 +238,7 @@ internal sealed class HttpEndpoint : IAsyncDisposable
             return Plain(context, 503, "the first look is not done yet");
         return health.NotPossible.Count == 0
             ? Plain(context, 200, "ready")
-            : Plain(context, 503, "not possible here: " + string.Join("; ", health.NotPossible.Select(JournalLog.EscapeControls)));
+            : Plain(context, 503, "not possible here: " + string.Join("; ", health.NotPossible.Select(Printable.Escape)));
     }
 
     private Task Connections(HttpContext context)

@@ -1,3 +1,5 @@
+using Sidecar.Agent.Judgement;
+
 namespace Sidecar.Agent.Telemetry;
 
 /// <summary>
@@ -16,7 +18,7 @@ internal static class KnownLabels
     public static readonly IReadOnlyList<string> Signals = ["TERM", "KILL"];
 
     /// <summary>Remedies that a guardrail can withhold.</summary>
-    public static readonly IReadOnlyList<string> Remedies = ["keepalive", "nudge", "recycle", "release", "terminate"];
+    public static readonly IReadOnlyList<string> Remedies = [.. Enum.GetValues<Remedy>().Where(r => r != Remedy.None).Select(RemedyNames.ToName)];
 
     /// <summary>Verdicts that make an incident.</summary>
     public static readonly IReadOnlyList<string> Causes = ["expired", "stuck", "outage", "blocked-by-peer"];

@@ -32,7 +32,7 @@ internal sealed class SidecarMetrics : IDisposable
 
     /// <summary>Makes the meter and its instruments.</summary>
     /// <param name="version">The agent's version, for <c>build_info</c>.</param>
-    /// <param name="guardrails">Short names of all guardrails, so that their counters start at zero.</param>
+    /// <param name="guardrails">Names of all guardrails, so that their counters start at zero.</param>
     public SidecarMetrics(string version, IReadOnlyList<string> guardrails)
     {
         this.guardrails = guardrails;

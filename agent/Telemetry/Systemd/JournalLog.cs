@@ -2,6 +2,7 @@ using System.Collections.Concurrent;
 using System.Globalization;
 using System.Text;
 using Microsoft.Extensions.Logging;
+using Sidecar.Agent.Configuration;
 using Sidecar.Agent.Telemetry.Systemd;
 
 namespace Sidecar.Agent.Telemetry;
@@ -120,30 +121,6 @@ internal sealed class JournalLog : ILoggerProvider
     }
 
     /// <summary>
-    /// Makes text safe for one line on any terminal: control and format characters (line feeds, escapes, bidirectional
-    /// overrides in a hostile process name) and lone surrogates become <c>\uXXXX</c>.
-    /// </summary>
-    internal static string EscapeControls(string text)
-    {
-        if (!text.AsSpan().ContainsAnyExceptInRange(' ', '~'))
-            return text;
-        var escaped = new StringBuilder(text.Length + 16);
-        for (var i = 0; i < text.Length; i++)
-        {
-            var c = text[i];
-            if (char.IsSurrogatePair(text, i))
-                escaped.Append(c).Append(text[++i]);
-            else if (CharUnicodeInfo.GetUnicodeCategory(c) is UnicodeCategory.Control or UnicodeCategory.Format or UnicodeCategory.Surrogate
-                or UnicodeCategory.LineSeparator or UnicodeCategory.ParagraphSeparator)
-                escaped.Append(CultureInfo.InvariantCulture, $"\\u{(int)c:x4}");
-            else
-                escaped.Append(c);
-        }
-
-        return escaped.ToString();
-    }
-
-    /// <summary>
     /// Whether stderr goes to the journal: systemd then sets JOURNAL_STREAM to its device and inode. The variable
     /// alone does not say so, since it is inherited by children whose stderr goes elsewhere.
     /// </summary>
@@ -189,12 +166,12 @@ internal sealed class JournalLog : ILoggerProvider
         if (UsesJournal)
             line.Append(CultureInfo.InvariantCulture, $"<{Priority(entry.Level)}>");
         line.Append(entry.Time.UtcDateTime.ToString("yyyy-MM-dd'T'HH:mm:ss.fff'Z'", CultureInfo.InvariantCulture))
-            .Append(' ').Append(Name(entry.Level)).Append(' ').Append(EscapeControls(entry.Message));
+            .Append(' ').Append(Name(entry.Level)).Append(' ').Append(Printable.Escape(entry.Message));
         foreach (var field in entry.Fields)
         {
             if (field.Value is null)
                 continue;
-            var value = EscapeControls(field.Value);
+            var value = Printable.Escape(field.Value);
             line.Append(' ').Append(field.Name).Append('=');
             if (value.Length == 0 || value.AsSpan().ContainsAny(' ', '"', '='))
                 line.Append('"').Append(value.Replace("\"", "\\\"", StringComparison.Ordinal)).Append('"');
@@ -210,7 +187,7 @@ internal sealed class JournalLog : ILoggerProvider
     {
         var fields = new List<byte[]>(entry.Fields.Length + 4)
         {
-            Field("MESSAGE", EscapeControls(entry.Message)),
+            Field("MESSAGE", Printable.Escape(entry.Message)),
             Field("PRIORITY", Priority(entry.Level).ToString(CultureInfo.InvariantCulture)),
             Field("SYSLOG_IDENTIFIER", Identifier),
         };
@@ -219,7 +196,7 @@ internal sealed class JournalLog : ILoggerProvider
         foreach (var field in entry.Fields)
         {
             if (field.Value is not null)
-                fields.Add(Field("CONN_SIDECAR_" + field.Name.ToUpperInvariant(), EscapeControls(field.Value)));
+                fields.Add(Field("CONN_SIDECAR_" + field.Name.ToUpperInvariant(), Printable.Escape(field.Value)));
         }
 
         var vectors = new LibSystemd.IoVector[fields.Count];

@@ -1,4 +1,5 @@
 using System.Diagnostics;
+using Sidecar.Agent.Configuration;
 
 namespace Sidecar.Agent.Telemetry.Systemd;
 
@@ -46,7 +47,7 @@ internal sealed class SystemdNotifier
         Send("WATCHDOG=1");
     }
 
-    private static string OneLine(string text) => JournalLog.EscapeControls(text);
+    private static string OneLine(string text) => Printable.Escape(text);
 
     private void Send(string state)
     {

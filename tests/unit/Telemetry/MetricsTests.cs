@@ -129,7 +129,7 @@ public sealed class MetricsTests
         {
             for (var i = 0; i < count; i++)
             {
-                metrics.Withheld("orders-db", "recycle", "outage");
+                metrics.Withheld("orders-db", "recycle", "path-down");
                 metrics.IncidentRecorded("orders-db", "stuck");
                 metrics.Released("orders-db", TimeSpan.FromSeconds(1));
             }

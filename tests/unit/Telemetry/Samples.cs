@@ -10,7 +10,9 @@ namespace Sidecar.UnitTests.Telemetry;
 internal static class Samples
 {
     public static readonly DateTimeOffset Noon = new(2026, 1, 1, 12, 0, 0, TimeSpan.Zero);
-    public static readonly string[] Guardrails = ["outage", "budget"];
+
+    /// <summary>As the agent names them.</summary>
+    public static readonly IReadOnlyList<string> Guardrails = [.. Enum.GetValues<Guardrail>().Select(GuardrailNames.ToName)];
 
     public static SidecarConfiguration Configuration(params string[] upstreams) => new()
     {

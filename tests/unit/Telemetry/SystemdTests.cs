@@ -32,7 +32,7 @@ public sealed class SystemdTests : IDisposable
             notifier.Ready("watching 4 connections");
             Receive(socket).ShouldBe("READY=1\nSTATUS=watching 4 connections");
             notifier.Status("line\nREADY=0");
-            Receive(socket).ShouldBe("STATUS=line\\u000aREADY=0");
+            Receive(socket).ShouldBe("STATUS=line\\x0aREADY=0");
             notifier.Reloading();
             var reloading = Receive(socket);
             reloading.ShouldStartWith("RELOADING=1\nMONOTONIC_USEC=");
@@ -96,7 +96,7 @@ public sealed class SystemdTests : IDisposable
             Field("CONN_SIDECAR_OUTCOME").ShouldBe("released");
             Field("CONN_SIDECAR_PID").ShouldBe("4711");
             Field("CONN_SIDECAR_INCIDENT").ShouldBe("20260101T120000.000Z-000001");
-            Field("CONN_SIDECAR_EXECUTABLE").ShouldBe("/tmp/evil\\u000aname");
+            Field("CONN_SIDECAR_EXECUTABLE").ShouldBe("/tmp/evil\\x0aname");
             Field("SYSLOG_IDENTIFIER").ShouldBe("conn-sidecar");
             Field("PRIORITY").ShouldBe("4");
             entry.TryGetProperty("CONN_SIDECAR_WITHHELD_BY", out _).ShouldBeFalse();
@@ -119,7 +119,7 @@ public sealed class SystemdTests : IDisposable
         var line = Encoding.UTF8.GetString(stderr.ToArray());
         line.ShouldMatch(@"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z warning ");
         line[(line.IndexOf("warning", StringComparison.Ordinal) + 8)..]
-            .ShouldBe("slow\\u000d\\u000aline \\u001b[31mred\\u202e 日本 upstream=orders-db why=\"two words \\\"quoted\\\"\" empty=\"\"\n");
+            .ShouldBe("slow\\x0d\\x0aline \\x1b[31mred\\u202e 日本 upstream=orders-db why=\"two words \\\"quoted\\\"\" empty=\"\"\n");
     }
 
     [Fact]
@@ -168,6 +168,16 @@ public sealed class SystemdTests : IDisposable
         text.ShouldNotContain("chatter");
         text.ShouldContain("trouble part=Microsoft.AspNetCore.Server.Kestrel");
         text.ShouldContain("ours part=incidents");
+    }
+
+    [Fact]
+    public void Every_message_id_is_documented_and_none_is_used_twice()
+    {
+        var documentation = File.ReadAllText(TestTools.RepositoryFile("docs", "journal.md"));
+        foreach (var (name, id) in MessageIds.All)
+            documentation.ShouldContain($"| `{id}` | {name} |");
+        MessageIds.All.Values.ShouldBeUnique();
+        MessageIds.All.Values.ShouldAllBe(id => id.Length == 32);
     }
 
     private static string Receive(Socket socket)

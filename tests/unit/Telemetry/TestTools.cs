@@ -66,6 +66,15 @@ internal static partial class TestTools
     private const int NewNamespace = 0x20000;
     private const int ShareNoFileSystemState = 0x200;
 
+    /// <summary>A file of the repository, by its path from the root.</summary>
+    public static string RepositoryFile(params string[] path)
+    {
+        var directory = new DirectoryInfo(AppContext.BaseDirectory);
+        while (!File.Exists(Path.Combine(directory.FullName, "Sidecar.sln")))
+            directory = directory.Parent ?? throw new InvalidOperationException("the tests run outside the repository");
+        return Path.Combine([directory.FullName, .. path]);
+    }
+
     /// <summary>Runs a program with this input and waits for its end.</summary>
     public static (int ExitCode, string Output) Run(string program, string input, params string[] arguments)
     {

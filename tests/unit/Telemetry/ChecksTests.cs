@@ -1,0 +1,72 @@
+using Sidecar.Agent.Judgement;
+using Sidecar.Agent.Telemetry;
+using Shouldly;
+using Xunit;
+
+namespace Sidecar.UnitTests.Telemetry;
+
+public sealed class ChecksTests
+{
+    private static readonly LoopHealth Well = Samples.Health();
+
+    [Fact]
+    public void A_reachable_database_is_OK_with_its_round_trip_time() =>
+        Checks.Database(Samples.Snapshot(), Well, null).ShouldBe((200, "ServiceOK orders-db 0.8 ms"));
+
+    [Fact]
+    public void A_failing_fresh_connection_is_KO() =>
+        Checks.Database(Samples.Snapshot(upstreams: [Samples.Upstream(), Samples.Upstream("cache", up: false)]), Well, null)
+            .ShouldBe((503, "ServiceKO orders-db 0.8 ms, cache a fresh connection fails"));
+
+    [Fact]
+    public void One_upstream_can_be_asked_for() =>
+        Checks.Database(Samples.Snapshot(upstreams: [Samples.Upstream(), Samples.Upstream("cache", up: false)]), Well, "orders-db")
+            .ShouldBe((200, "ServiceOK orders-db 0.8 ms"));
+
+    [Fact]
+    public void An_unknown_upstream_is_not_found_and_its_name_is_made_harmless() =>
+        Checks.Database(Samples.Snapshot(), Well, "x\r\ny").ShouldBe((404, "ServiceKO no upstream is named x\\x0d\\x0ay"));
+
+    [Fact]
+    public void Connections_in_an_outage_are_KO() =>
+        Checks.Database(Samples.Snapshot([Samples.Connection(Verdict.Outage)], [Samples.Upstream(up: null)]), Well, null)
+            .ShouldBe((503, "ServiceKO orders-db 1 connections in an outage"));
+
+    [Fact]
+    public void Without_a_fresh_connection_a_living_one_says_enough() =>
+        Checks.Database(Samples.Snapshot(upstreams: [Samples.Upstream(up: null)]), Well, null).ShouldBe((200, "ServiceOK orders-db in use"));
+
+    [Fact]
+    public void What_is_not_known_is_not_OK() =>
+        Checks.Database(Samples.Snapshot([], [Samples.Upstream(up: null)]), Well, null)
+            .ShouldBe((503, "ServiceKO orders-db not known: no connection shows it"));
+
+    [Fact]
+    public void A_loop_that_stands_still_vouches_for_nothing()
+    {
+        Checks.Database(Samples.Snapshot(), Samples.Health(silence: 60), null).ShouldBe((503, "ServiceKO the agent's loop stands still"));
+        Checks.Pool(Samples.Snapshot(), Samples.Health(silence: 60), null).ShouldBe((503, "PoolKO the agent's loop stands still"));
+    }
+
+    [Fact]
+    public void Pool_use_is_the_share_of_open_connections_in_use() =>
+        Checks.Pool(Samples.Snapshot([Samples.Connection(Verdict.Waiting), Samples.Connection(), Samples.Connection(Verdict.Aging), Samples.Connection()]), Well, null)
+            .ShouldBe((200, "PoolOK orders-db 25% (1 of 4 open connections in use)"));
+
+    [Fact]
+    public void Against_a_known_limit_every_open_connection_counts()
+    {
+        var connections = Enumerable.Range(0, 19).Select(_ => Samples.Connection()).ToList();
+        Checks.Pool(Samples.Snapshot(connections, [Samples.Upstream(limit: 38)]), Well, null).ShouldBe((200, "PoolOK orders-db 50% (19 open of 38, 0 in use)"));
+        Checks.Pool(Samples.Snapshot(connections, [Samples.Upstream(limit: 20)]), Well, null).ShouldBe((503, "PoolKO orders-db 95% (19 open of 20, 0 in use)"));
+    }
+
+    [Fact]
+    public void A_hanging_connection_is_KO() =>
+        Checks.Pool(Samples.Snapshot([Samples.Connection(Verdict.Stuck), Samples.Connection()]), Well, null)
+            .ShouldBe((503, "PoolKO orders-db 50% (1 of 2 open connections in use, 1 hanging)"));
+
+    [Fact]
+    public void An_upstream_without_connections_uses_nothing() =>
+        Checks.Pool(Samples.Snapshot([]), Well, null).ShouldBe((200, "PoolOK orders-db 0% (0 of 0 open connections in use)"));
+}
