@@ -101,6 +101,7 @@ internal sealed class SidecarLoop : IDisposable
                 Problem($"a look failed: {e.Message}");
             }
 
+            _incidents?.Retry();
             turned();
             planned = Next();
             var wait = planned - _clock();
@@ -138,6 +139,7 @@ internal sealed class SidecarLoop : IDisposable
     public void Dispose()
     {
         _stopping.Cancel();
+        _remedies?.Stop(_connections.All, _clock());
         _remedies?.Dispose();
         _namespaces.Dispose();
         _stopping.Dispose();
@@ -287,11 +289,12 @@ internal sealed class SidecarLoop : IDisposable
             var now = connection.LastLook;
             var path = connection.Path!;
             var evidence = connection.Evidence(now);
-            connection.Judged = Judge.Decide(evidence, path.Evidence(connection.StallStart, now));
+            connection.Judged = Judge.Decide(evidence, path.Evidence(connection.SilenceStart, now));
 
             // Every silent connection needs to know whether its path is up, and every retransmission asks anew.
-            if (evidence is { Unacknowledged: > 0, Timeouts: > 0, ZeroWindow: false } && connection.StallStart is { } stallStart
-                && (path.Last is not { } last || last.Started < stallStart || last.Up != true || last.Started < connection.LastRetransmission))
+            if (evidence is { Unacknowledged: > 0, Timeouts: > 0, ZeroWindow: false } or { Unacknowledged: 0, Probing: not null, AnswerAwaited: false }
+                && connection.SilenceStart is { } silenceStart
+                && (path.Last is not { } last || last.Started < silenceStart || last.Up != true || last.Started < connection.LastRetransmission))
             {
                 Probe(connection);
             }

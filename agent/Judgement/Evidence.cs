@@ -29,6 +29,9 @@ public readonly record struct ConnectionEvidence
 
     /// <summary>The stall in progress; null while nothing is unanswered.</summary>
     public required StallEvidence? Stall { get; init; }
+
+    /// <summary>Keepalive probes that are out on a resting connection and have not been answered; null while there are none.</summary>
+    public required StallEvidence? Probing { get; init; }
 }
 
 /// <summary>A send that has not been answered yet.</summary>

@@ -18,6 +18,9 @@ public enum Reason
     RetransmittingUnprovable,
     SilentWhilePathUp,
     SilentAndPathDown,
+    ProbesOut,
+    ProbesUnanswered,
+    ProbesAndPathDown,
 }
 
 /// <summary>A verdict with its reason.</summary>
@@ -70,8 +73,29 @@ public static class Judge
         };
     }
 
+    /// <summary>
+    /// Nothing is in flight, and keepalive probes (the kernel's, or ours) go unanswered: dead, unless the path is away.
+    /// </summary>
+    private static Judged Probed(in ConnectionEvidence connection, in StallEvidence probing, in PathEvidence path)
+    {
+        var odds = ForgottenOdds.Of(probing, path);
+        return path.State switch
+        {
+            PathState.Down => new(Verdict.Outage, Reason.ProbesAndPathDown, odds),
+            PathState.Up when odds >= ForgottenOdds.Conclusive => new(Verdict.Expired, Reason.ProbesUnanswered, odds),
+            _ => path.IdleTimeoutUpper is { } upper && connection.Idle >= upper
+                ? new(Verdict.Expired, Reason.PastTheTimeout, odds)
+                : new(Verdict.Aging, Reason.ProbesOut, odds),
+        };
+    }
+
     private static Judged Resting(in ConnectionEvidence connection, in PathEvidence path)
     {
+        if (connection.Probing is { } probing)
+        {
+            return Probed(connection, probing, path);
+        }
+
         if (path.IdleTimeoutLower is not { } lower)
         {
             return new(Verdict.Healthy, connection.KeepaliveAt is null ? Reason.NoTimeoutKnown : Reason.ProtectedByKeepalive);

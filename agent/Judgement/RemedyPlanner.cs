@@ -142,6 +142,21 @@ public static class RemedyPlanner
         return guardrail is { } by ? Decision.Withhold(remedy, by) : Decision.Act(remedy);
     }
 
+    /// <summary>
+    /// Plans for a resting connection that is expired. It is recycled only where its death is proved: probes unanswered
+    /// while the path is up. An idle clock alone never closes a connection.
+    /// </summary>
+    public static Decision ForExpired(in StuckCase expired, bool proved, in Circumstances now)
+    {
+        if (!expired.RecycleEnabled || expired.Recycle != RecycleProgress.NotTried || !proved)
+        {
+            return Decision.Nothing;
+        }
+
+        var guardrail = ForAny(expired, now) ?? ForRecycle(now) ?? (now.Observe ? Guardrail.Observe : null);
+        return guardrail is { } by ? Decision.Withhold(Remedy.Recycle, by) : Decision.Act(Remedy.Recycle);
+    }
+
     private static Guardrail? ForAny(in StuckCase stuck, in Circumstances now)
     {
         if (!stuck.Declared)

@@ -20,6 +20,9 @@ internal sealed class RemedyEngine : IDisposable
     /// <summary>A process that SIGKILL does not end within this long is held by the kernel; nothing more can be done.</summary>
     private static readonly TimeSpan KillWithin = TimeSpan.FromSeconds(10);
 
+    /// <summary>Expired connections closed per second and upstream: a pool that reconnects all at once is a load of its own.</summary>
+    private const int ExpiredPerSecond = 20;
+
     private readonly Teller _teller;
     private readonly ProcessReader _processes;
     private readonly NamespaceTable _namespaces;
@@ -29,6 +32,9 @@ internal sealed class RemedyEngine : IDisposable
     private readonly Dictionary<string, CommonModeBrake> _brakes;
     private readonly List<TrackedConnection> _recycled = [];
     private readonly Dictionary<PathTracker, Incident> _outages = [];
+    private readonly KeepaliveArmer _armer;
+    private readonly KeepaliveLedger _ledger;
+    private readonly Dictionary<string, SlidingBudget> _expiredRates;
 
     public RemedyEngine(SidecarConfiguration configuration, Teller teller, ProcessReader processes, NamespaceTable namespaces, OwnerTable owners)
     {
@@ -38,6 +44,9 @@ internal sealed class RemedyEngine : IDisposable
         _owners = owners;
         _observe = configuration.Agent.Mode == AgentMode.Observe;
         _groups = configuration.Workers.ToDictionary(workers => workers.Name, workers => new WorkerGroup(workers), StringComparer.Ordinal);
+        _ledger = new KeepaliveLedger(configuration.Agent.StateDirectory, teller.Log);
+        _armer = new KeepaliveArmer(processes, owners, teller, _ledger, _observe);
+        _expiredRates = configuration.Upstreams.ToDictionary(upstream => upstream.Name, _ => new SlidingBudget(ExpiredPerSecond, TimeSpan.FromSeconds(1)), StringComparer.Ordinal);
         _brakes = configuration.Upstreams.ToDictionary(upstream => upstream.Name, _ => new CommonModeBrake(), StringComparer.Ordinal);
     }
 
@@ -82,8 +91,15 @@ internal sealed class RemedyEngine : IDisposable
                 case Verdict.Outage:
                     ForOutage(connection);
                     break;
+                case Verdict.Expired:
+                    ForExpired(connection, late, now);
+                    break;
             }
+
+            _armer.Consider(connection, now);
         }
+
+        _ledger.Save(now);
 
         FollowOutages(all);
         FollowRecycled(all, late, now, probe);
@@ -93,10 +109,18 @@ internal sealed class RemedyEngine : IDisposable
     /// <summary>A connection has left the kernel's table; whatever was in progress for it ends here.</summary>
     public void NoteGone(TrackedConnection connection, TimeSpan now)
     {
+        _ledger.Forget(connection);
         if (connection.Case is { Recycle: RecycleProgress.NotTried, Terminating: false } && connection.Judged.Verdict is Verdict.Stuck or Verdict.Suspect or Verdict.Outage)
         {
             _teller.Log(LogLevel.Information, $"{Describe(connection)} ended by itself after {Seconds(now - connection.Case.StallStart)} s of silence");
         }
+    }
+
+    /// <summary>Puts back what was set for a test only and writes down what was set for good.</summary>
+    public void Stop(IReadOnlyCollection<TrackedConnection> all, TimeSpan now)
+    {
+        _armer.PutBack(all);
+        _ledger.Save(now, atOnce: true);
     }
 
     public void Dispose()
@@ -139,6 +163,52 @@ internal sealed class RemedyEngine : IDisposable
         }
 
         Plan(connection, connection.Case, all, late, now);
+    }
+
+    /// <summary>Closes an expired pooled connection before its worker uses it.</summary>
+    private void ForExpired(TrackedConnection connection, bool late, TimeSpan now)
+    {
+        if (connection.ProbingStart is not { } probingStart)
+        {
+            return;
+        }
+
+        if (connection.Case is null || connection.Case.StallStart != probingStart)
+        {
+            connection.Case = new ConnectionCase(probingStart);
+        }
+
+        var memory = connection.Case;
+        var rate = _expiredRates[connection.Upstream.Name];
+        var expired = new StuckCase
+        {
+            Declared = connection.Upstream.Matches(connection.Key.Local, connection.Key.Peer),
+            PathUp = connection.Path is { Last: { Up: true } last } && last.Started >= probingStart,
+            RecycleEnabled = connection.Upstream.Section.Recycle,
+            Recycle = memory.Recycle,
+            Worker = default,
+        };
+        var circumstances = new Circumstances
+        {
+            Observe = _observe,
+            TickLate = late,
+            CommonMode = true, // always at a bounded rate: nobody is waiting yet
+            RecycleRateLeft = rate.IsLeftAt(now),
+        };
+        var decision = RemedyPlanner.ForExpired(expired, connection.Judged.Reason == Reason.ProbesUnanswered, circumstances);
+        if (decision.Remedy == Remedy.None)
+        {
+            return;
+        }
+
+        if (decision.WithheldBy is { } guardrail)
+        {
+            Withhold(connection, memory, decision.Remedy, guardrail, _owners.Find(connection.Last.Inode).First, now);
+            return;
+        }
+
+        rate.Spend(now);
+        Recycle(connection, memory, null, now);
     }
 
     private void Plan(TrackedConnection connection, ConnectionCase memory, IReadOnlyCollection<TrackedConnection> all, bool late, TimeSpan now)
@@ -224,7 +294,7 @@ internal sealed class RemedyEngine : IDisposable
         return true;
     }
 
-    private void Recycle(TrackedConnection connection, ConnectionCase memory, CommonModeBrake brake, TimeSpan now)
+    private void Recycle(TrackedConnection connection, ConnectionCase memory, CommonModeBrake? brake, TimeSpan now)
     {
         if (_namespaces.Find(connection.NamespaceInode) is not { } network)
         {
@@ -241,11 +311,21 @@ internal sealed class RemedyEngine : IDisposable
         switch (outcome)
         {
             case RecycleOutcome.Released:
+                if (brake is null)
+                {
+                    // Nobody was waiting for it, so there is no worker to see going on.
+                    memory.Recycle = RecycleProgress.Helped;
+                    memory.Incident = memory.Incident with { Outcome = "released" };
+                    _teller.Recycled(connection.Upstream.Name, "expired");
+                    break;
+                }
+
                 brake.Recycled(now);
                 memory.Recycle = RecycleProgress.Settling;
                 memory.RecycledOwner = owner;
                 memory.Incident = memory.Incident with { Outcome = "released", ReleaseSeconds = Round(after - memory.StallStart) };
-                _teller.Recycled(connection.Upstream.Name, "stuck", after - memory.StallStart);
+                _teller.Recycled(connection.Upstream.Name, "stuck");
+                _teller.Released(connection.Upstream.Name, after - memory.StallStart);
                 _recycled.Add(connection);
                 break;
             case RecycleOutcome.Refused:
@@ -417,7 +497,7 @@ internal sealed class RemedyEngine : IDisposable
     private void ForOutage(TrackedConnection connection)
     {
         var path = connection.Path!;
-        if (_outages.ContainsKey(path) || connection.StallStart is not { } stallStart)
+        if (_outages.ContainsKey(path) || connection.SilenceStart is not { } stallStart)
         {
             return;
         }
@@ -475,13 +555,14 @@ internal sealed class RemedyEngine : IDisposable
     {
         var info = connection.Last.Info;
         var evidence = connection.Evidence(now);
+        var silence = evidence.Stall ?? evidence.Probing;
         var path = connection.Path!;
         return new Incident
         {
             Id = _teller.NextId(),
             Time = DateTimeOffset.UtcNow,
             Upstream = connection.Upstream.Name,
-            Cause = Verdict.Stuck.ToName(),
+            Cause = (connection.Judged.Verdict == Verdict.Expired ? Verdict.Expired : Verdict.Stuck).ToName(),
             Remedy = remedy.ToName(),
             Outcome = "pending",
             Pid = owner?.Identity.Pid,
@@ -497,9 +578,9 @@ internal sealed class RemedyEngine : IDisposable
             Evidence = new Dictionary<string, string>(StringComparer.Ordinal)
             {
                 ["cookie"] = connection.Key.Cookie.ToString(),
-                ["idle_before_seconds"] = evidence.Stall?.IdleBefore is { } gap ? Seconds(gap) : "unknown",
-                ["failed_transmissions"] = Number(evidence.Stall?.FailedTransmissions ?? 0),
-                ["confirmed_failures"] = Number(evidence.Stall?.ConfirmedFailures ?? 0),
+                ["idle_before_seconds"] = silence?.IdleBefore is { } gap ? Seconds(gap) : "unknown",
+                ["failed_transmissions"] = Number(silence?.FailedTransmissions ?? 0),
+                ["confirmed_failures"] = Number(silence?.ConfirmedFailures ?? 0),
                 ["timeouts"] = Number(info.Retransmits),
                 ["unacked_segments"] = Number(info.Unacked),
                 ["segs_in"] = Number(info.SegmentsIn),

@@ -41,11 +41,9 @@ internal sealed class Teller(IncidentStore store, SidecarMetrics metrics, Journa
         log.Incident(incident);
     }
 
-    public void Recycled(string upstream, string reason, TimeSpan stuck)
-    {
-        metrics.Recycled(upstream, reason);
-        metrics.Released(upstream, stuck);
-    }
+    public void Recycled(string upstream, string reason) => metrics.Recycled(upstream, reason);
+
+    public void Nudged(string upstream, string outcome) => metrics.Nudged(upstream, outcome);
 
     public void Released(string upstream, TimeSpan stuck) => metrics.Released(upstream, stuck);
 

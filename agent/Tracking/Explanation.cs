@@ -30,6 +30,9 @@ internal static class Explanation
             Reason.RetransmittingUnprovable => $"{Stall(evidence)}; no fresh connection can be made to tell why",
             Reason.SilentWhilePathUp => $"{Stall(evidence)}; {Fresh(connection)}",
             Reason.SilentAndPathDown => $"{Stall(evidence)}; {Fresh(connection)}: path or server down",
+            Reason.ProbesOut => $"idle {idle}; {Probes(evidence)}",
+            Reason.ProbesUnanswered => $"idle {idle}; {Probes(evidence)}; {Fresh(connection)}",
+            Reason.ProbesAndPathDown => $"idle {idle}; {Probes(evidence)}; {Fresh(connection)}: path or server down",
             var other => other.ToString(),
         };
     }
@@ -44,6 +47,10 @@ internal static class Explanation
         var before = stall.IdleBefore is { } gap ? $" after {Text(gap)} idle" : "";
         return $"{stall.FailedTransmissions} sends unanswered for {Text(stall.Silence)}{before}";
     }
+
+    private static string Probes(in ConnectionEvidence evidence) => evidence.Probing is { } probing
+        ? $"{probing.FailedTransmissions} keepalive probes unanswered for {Text(probing.Silence)}"
+        : "keepalive probes unanswered";
 
     private static string Fresh(TrackedConnection connection) => connection.Path?.Last is { } last
         ? last.Result.Outcome switch

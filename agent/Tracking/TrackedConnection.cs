@@ -24,6 +24,10 @@ public sealed class TrackedConnection(SocketKey key, Upstream upstream, ulong na
 
     private Stall? _stall;
 
+    // Keepalive probes out and unanswered, while nothing else is.
+    private Stall? _probing;
+    private int _probesOut;
+
     public SocketKey Key { get; } = key;
 
     public Upstream Upstream { get; } = upstream;
@@ -53,14 +57,23 @@ public sealed class TrackedConnection(SocketKey key, Upstream upstream, ulong na
     /// <summary>Path whose fresh connections speak for this one; set once it was needed.</summary>
     public PathTracker? Path { get; set; }
 
+    /// <summary>What is remembered of its keepalive options; null until they were looked at.</summary>
+    public Remedies.Protection? Protection { get; set; }
+
+    /// <summary>When the first of the unanswered probes went out, monotonic; null while none is out.</summary>
+    public TimeSpan? ProbingStart => _probing?.Start;
+
     /// <summary>True when short looks at this connection are worth their while: something has been unanswered for a while.</summary>
-    public bool IsOfInterest => _stall is { } stall && (Last.Info.Retransmits > 0 || LastLook - stall.Start > TimeSpan.FromMilliseconds(200));
+    public bool IsOfInterest => _probing is not null || Protection is { NudgesLeft: > 0 } || _stall is { } stall && (Last.Info.Retransmits > 0 || LastLook - stall.Start > TimeSpan.FromMilliseconds(200));
 
     /// <summary>When the first send that was never answered happened, monotonic; null while nothing is unanswered.</summary>
     public TimeSpan? StallStart => _stall?.Start;
 
-    /// <summary>When data was last retransmitted in the stall in progress; null before the first time.</summary>
-    public TimeSpan? LastRetransmission => _stall?.LastRetransmission;
+    /// <summary>When something unanswered was last sent again; null before the first time.</summary>
+    public TimeSpan? LastRetransmission => (_stall ?? _probing)?.LastRetransmission;
+
+    /// <summary>When the silence in progress began: of data, or of probes; null while there is none.</summary>
+    public TimeSpan? SilenceStart => (_stall ?? _probing)?.Start;
 
     /// <summary>bytes_acked at the last look: unchanged means that nothing of ours got through since.</summary>
     public ulong BytesAcknowledged => _bytesAcked;
@@ -94,6 +107,7 @@ public sealed class TrackedConnection(SocketKey key, Upstream upstream, ulong na
             _stall.Retransmitted(now - Milliseconds(info.LastDataSentMilliseconds));
         }
 
+        UpdateProbing(socket, now, answered);
         (uint Sent, uint Failed) settled = default;
         if (_stall is null || answered)
         {
@@ -141,6 +155,15 @@ public sealed class TrackedConnection(SocketKey key, Upstream upstream, ulong na
                     ConfirmedFailures = stall.Confirmed,
                 }
                 : null,
+            Probing = _probing is { } probing
+                ? new StallEvidence
+                {
+                    Silence = Positive(now - probing.Start),
+                    IdleBefore = probing.IdleBefore,
+                    FailedTransmissions = _probesOut,
+                    ConfirmedFailures = probing.Confirmed,
+                }
+                : null,
         };
     }
 
@@ -148,7 +171,7 @@ public sealed class TrackedConnection(SocketKey key, Upstream upstream, ulong na
     /// A fresh connection ended. A clean success confirms the retransmissions that were sent since an earlier clean
     /// success and before this one began; anything else means that the path may have been away, and nothing is confirmed.
     /// </summary>
-    public void NoteFreshConnect(bool cleanSuccess, TimeSpan started, TimeSpan ended) => _stall?.NoteFreshConnect(cleanSuccess, started, ended);
+    public void NoteFreshConnect(bool cleanSuccess, TimeSpan started, TimeSpan ended) => (_stall ?? _probing)?.NoteFreshConnect(cleanSuccess, started, ended);
 
     /// <summary>True when the last data went out after the last data came in, so that an answer is due.</summary>
     /// <remarks>
@@ -236,6 +259,29 @@ public sealed class TrackedConnection(SocketKey key, Upstream upstream, ulong na
         };
     }
 
+    private void UpdateProbing(in SocketObservation socket, TimeSpan now, bool answered)
+    {
+        var probes = socket.Timer == SocketTimer.Keepalive && socket.State == TcpState.Established && socket.Info.Unacked == 0
+            ? socket.TimerRetransmissions
+            : 0;
+        if (probes == 0 || (_probing is not null && answered))
+        {
+            _probing = null;
+            _probesOut = 0;
+            return;
+        }
+
+        // A probe went out between the last look and this one; of both ends the one that proves less is taken.
+        var earliest = _seen && LastLook < now ? LastLook : now;
+        _probing ??= new Stall(earliest, Positive(earliest - (now - Milliseconds(socket.Info.LastAckReceivedMilliseconds))), 0);
+        if (probes > _probesOut && _probesOut > 0)
+        {
+            _probing.Transmitted(earliest, now);
+        }
+
+        _probesOut = probes;
+    }
+
     private static TimeSpan Milliseconds(uint value) => TimeSpan.FromMilliseconds(value);
 
     private static TimeSpan Positive(TimeSpan value) => value < TimeSpan.Zero ? TimeSpan.Zero : value;
@@ -257,15 +303,17 @@ public sealed class TrackedConnection(SocketKey key, Upstream upstream, ulong na
 
         internal int Confirmed { get; private set; }
 
-        internal void Retransmitted(TimeSpan sentAt)
-        {
-            LastRetransmission = sentAt;
+        /// <summary>Data was sent again. Several times between two looks count once: only the last one's time is known.</summary>
+        internal void Retransmitted(TimeSpan sentAt) => Transmitted(sentAt, sentAt);
 
-            // Several between two looks count once: only the last one's time is known.
-            if (_upSince is { } up && sentAt >= up)
+        /// <summary>Something was sent that wants an answer, at some time between the two.</summary>
+        internal void Transmitted(TimeSpan earliest, TimeSpan latest)
+        {
+            LastRetransmission = latest;
+            if (_upSince is { } up && earliest >= up)
             {
                 _pending++;
-                _lastPending = sentAt;
+                _lastPending = latest;
             }
         }
 

@@ -39,7 +39,8 @@ public static class ForeignSocket
 
     /// <summary>
     /// Hands the present options to <paramref name="decide"/> and sets what it returns, or nothing when it returns null.
-    /// Reading, deciding and setting happen on one duplicate, so nothing is set on grounds of stale options.
+    /// Reading, deciding and setting happen on one duplicate, so nothing is set on grounds of stale options. With
+    /// <paramref name="force"/> TCP_KEEPIDLE is set even where it does not change, which re-arms the timer.
     /// </summary>
     public static TouchResult TryChange(
         ProcessHandle owner,
@@ -47,7 +48,8 @@ public static class ForeignSocket
         SocketCookie cookie,
         Func<KeepaliveOptions, KeepaliveOptions?> decide,
         out KeepaliveOptions before,
-        out KeepaliveOptions? after)
+        out KeepaliveOptions? after,
+        bool force = false)
     {
         before = default;
         after = null;
@@ -63,7 +65,7 @@ public static class ForeignSocket
         }
 
         after = decide(before);
-        return after is not { } wanted || Write(socket, before, wanted) ? TouchResult.Done : TouchResult.Failed;
+        return after is not { } wanted || Write(socket, before, wanted, force) ? TouchResult.Done : TouchResult.Failed;
     }
 
     private static KernelHandle? Duplicate(ProcessHandle owner, int descriptor, SocketCookie cookie, out TouchResult result)
@@ -111,7 +113,7 @@ public static class ForeignSocket
     }
 
     /// <summary>Sets only what differs. TCP_USER_TIMEOUT is read for the decision and never set.</summary>
-    private static bool Write(KernelHandle socket, in KeepaliveOptions before, in KeepaliveOptions wanted)
+    private static bool Write(KernelHandle socket, in KeepaliveOptions before, in KeepaliveOptions wanted, bool force)
     {
         var fd = socket.Descriptor;
         var ok = true;
@@ -134,7 +136,7 @@ public static class ForeignSocket
 
         // Last, because with SO_KEEPALIVE on it re-arms the timer from the time already idle; it also runs when only
         // SO_KEEPALIVE changed, whose own timer would start from now.
-        if (wanted.Idle != before.Idle || wanted.Enabled != before.Enabled)
+        if (force || wanted.Idle != before.Idle || wanted.Enabled != before.Enabled)
         {
             ok &= Libc.TrySetOption(fd, Libc.SOL_TCP, Libc.TCP_KEEPIDLE, (int)wanted.Idle.TotalSeconds);
         }

@@ -1,0 +1,94 @@
+namespace Sidecar.Agent.Judgement;
+
+/// <summary>Keepalive options of a socket, as far as the plan weighs them.</summary>
+/// <param name="Enabled">SO_KEEPALIVE.</param>
+/// <param name="Idle">TCP_KEEPIDLE, whole seconds.</param>
+/// <param name="Interval">TCP_KEEPINTVL, whole seconds.</param>
+/// <param name="Count">TCP_KEEPCNT.</param>
+/// <param name="UserTimeout">TCP_USER_TIMEOUT, zero where not set.</param>
+public readonly record struct KeepaliveSettings(bool Enabled, TimeSpan Idle, TimeSpan Interval, int Count, TimeSpan UserTimeout);
+
+/// <summary>
+/// Which keepalive options a socket should have. Never loosens what the application set: a probe never comes later, and
+/// where the application switched keepalive on itself, when to give up stays its own decision.
+/// </summary>
+public static class KeepalivePlan
+{
+    /// <summary>
+    /// Idle time before the first probe where nothing is known of the path: half of the shortest timeout that balancers
+    /// in wide use have (60 s).
+    /// </summary>
+    public static readonly TimeSpan IdleWhenUnknown = TimeSpan.FromSeconds(30);
+
+    /// <summary>Largest value of TCP_KEEPIDLE and TCP_KEEPINTVL (MAX_TCP_KEEPIDLE, MAX_TCP_KEEPINTVL).</summary>
+    private const int LongestSeconds = 32767;
+
+    /// <summary>Largest value of TCP_KEEPCNT (MAX_TCP_KEEPCNT).</summary>
+    private const int MostProbes = 127;
+
+    /// <summary>
+    /// Nudges are probes too and use up the count; so many more are allowed that they never end a connection early.
+    /// </summary>
+    public const int CountForNudges = 5;
+
+    /// <summary>
+    /// The idle time at which the first probe should go out: half of what the path is known to survive. Keepalive timers
+    /// run up to an eighth late at long periods and a probe may be lost, hence half and not just below.
+    /// </summary>
+    /// <param name="lower">Idle time the path survives; null where unknown.</param>
+    public static TimeSpan TargetIdle(TimeSpan? lower)
+    {
+        var seconds = lower is { } bound ? Math.Floor(bound.TotalSeconds / 2) : IdleWhenUnknown.TotalSeconds;
+        return TimeSpan.FromSeconds(Math.Clamp(seconds, 1, LongestSeconds));
+    }
+
+    /// <summary>
+    /// What to set on a socket that the agent has not touched yet.
+    /// </summary>
+    /// <param name="present">Its options, as the application left them.</param>
+    /// <param name="lower">Idle time the path survives; null where unknown.</param>
+    /// <param name="deadAfter">The path may be away for this long without the connection being given up.</param>
+    /// <returns>The options to set, or null: it is protected, or cannot be protected without harm.</returns>
+    public static KeepaliveSettings? For(in KeepaliveSettings present, TimeSpan? lower, TimeSpan deadAfter)
+    {
+        var idle = TargetIdle(lower);
+        if (present.Enabled)
+        {
+            return present.Idle <= idle ? null : present with { Idle = idle };
+        }
+
+        // With TCP_USER_TIMEOUT set, the first unanswered probe after that time ends the connection, whatever the count
+        // says. An application that set it without keepalive did not ask for that.
+        if (present.UserTimeout > TimeSpan.Zero && present.UserTimeout < deadAfter)
+        {
+            return null;
+        }
+
+        var wantedInterval = Math.Max(1, Math.Floor(idle.TotalSeconds / 5));
+        wantedInterval = Math.Min(wantedInterval, present.Interval.TotalSeconds);
+        var interval = Math.Clamp(Math.Ceiling(Math.Max(wantedInterval, deadAfter.TotalSeconds / (MostProbes - CountForNudges))), 1, LongestSeconds);
+        var count = (int)Math.Clamp(Math.Ceiling(deadAfter.TotalSeconds / interval) + CountForNudges, 3, MostProbes);
+        return new KeepaliveSettings(
+            true, present.Idle < idle ? present.Idle : idle, TimeSpan.FromSeconds(interval), count, present.UserTimeout);
+    }
+
+    /// <summary>
+    /// What to set on a socket that the agent has armed before, when the path's bound has moved. Null: nothing to change,
+    /// or the application has changed the options since, and then they are its own.
+    /// </summary>
+    /// <param name="present">Its options now.</param>
+    /// <param name="original">As the application left them before the agent came.</param>
+    /// <param name="armed">As the agent set them.</param>
+    /// <param name="lower">Idle time the path survives, as known now.</param>
+    /// <param name="deadAfter">As for <see cref="For"/>.</param>
+    public static KeepaliveSettings? Follow(
+        in KeepaliveSettings present, in KeepaliveSettings original, in KeepaliveSettings armed, TimeSpan? lower, TimeSpan deadAfter)
+    {
+        if (present != armed || For(original, lower, deadAfter) is not { } wanted || wanted == present)
+        {
+            return null;
+        }
+
+        return wanted;
+    }
+}

@@ -1,0 +1,37 @@
+using Sidecar.Agent.Judgement;
+
+namespace Sidecar.Agent.Remedies;
+
+/// <summary>What is remembered of one connection's keepalive options.</summary>
+public sealed class Protection
+{
+    /// <summary>As the application left them; null where they could not be read.</summary>
+    public KeepaliveSettings? Original { get; init; }
+
+    /// <summary>As the agent set them; null where it left them alone.</summary>
+    public KeepaliveSettings? Armed { get; set; }
+
+    /// <summary>The bound they were made for; when it moves, they follow.</summary>
+    public TimeSpan? Bound { get; set; }
+
+    /// <summary>When they are to be looked at again, monotonic.</summary>
+    public TimeSpan NextLook { get; set; }
+
+    /// <summary>Whether the application has changed them since; then they are its own for good.</summary>
+    public bool IsApplications { get; set; }
+
+    /// <summary>Nudges that may still follow in the test under way; 0 while there is none.</summary>
+    public int NudgesLeft { get; set; }
+
+    /// <summary>When the test under way began; null while there is none.</summary>
+    public TimeSpan? NudgedSince { get; set; }
+
+    /// <summary>When the last nudge went out.</summary>
+    public TimeSpan LastNudge { get; set; }
+
+    /// <summary>Acknowledgement clock at the test's begin: when the last acknowledgement before it had come.</summary>
+    public TimeSpan AnsweredBefore { get; set; }
+
+    /// <summary>Set for the test only (keepalive = off) and to be put back to <see cref="Original"/> afterwards.</summary>
+    public bool IsForTestOnly { get; set; }
+}
