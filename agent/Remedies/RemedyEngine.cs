@@ -208,6 +208,11 @@ internal sealed class RemedyEngine : IDisposable
         }
 
         rate.Spend(now);
+        if (connection.Protection?.NudgedSince is not null)
+        {
+            _teller.Nudged(connection.Upstream.Name, "unanswered");
+        }
+
         Recycle(connection, memory, null, now);
     }
 

@@ -30,9 +30,9 @@ internal static class Explanation
             Reason.RetransmittingUnprovable => $"{Stall(evidence)}; no fresh connection can be made to tell why",
             Reason.SilentWhilePathUp => $"{Stall(evidence)}; {Fresh(connection)}",
             Reason.SilentAndPathDown => $"{Stall(evidence)}; {Fresh(connection)}: path or server down",
-            Reason.ProbesOut => $"idle {idle}; {Probes(evidence)}",
-            Reason.ProbesUnanswered => $"idle {idle}; {Probes(evidence)}; {Fresh(connection)}",
-            Reason.ProbesAndPathDown => $"idle {idle}; {Probes(evidence)}; {Fresh(connection)}: path or server down",
+            Reason.ProbesOut => Probes(evidence),
+            Reason.ProbesUnanswered => $"{Probes(evidence)}; {Fresh(connection)}",
+            Reason.ProbesAndPathDown => $"{Probes(evidence)}; {Fresh(connection)}: path or server down",
             var other => other.ToString(),
         };
     }
@@ -49,7 +49,7 @@ internal static class Explanation
     }
 
     private static string Probes(in ConnectionEvidence evidence) => evidence.Probing is { } probing
-        ? $"{probing.FailedTransmissions} keepalive probes unanswered for {Text(probing.Silence)}"
+        ? $"{probing.FailedTransmissions} keepalive probes unanswered for {Text(probing.Silence)} after {Text(probing.IdleBefore ?? TimeSpan.Zero)} idle"
         : "keepalive probes unanswered";
 
     private static string Fresh(TrackedConnection connection) => connection.Path?.Last is { } last
