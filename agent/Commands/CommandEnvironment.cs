@@ -19,6 +19,9 @@ internal sealed record CommandEnvironment
     /// <summary>The configuration without <c>--config</c>.</summary>
     public string DefaultConfiguration { get; init; } = ConfigurationLoader.DefaultPath;
 
+    /// <summary>Where a running agent is looked for when the default configuration has errors.</summary>
+    public string DefaultRuntimeDirectory { get; init; } = new AgentSection().RuntimeDirectory;
+
     /// <summary>One look without a running agent.</summary>
     public Func<SidecarConfiguration, AgentSnapshot> Look { get; init; } = OneLook.Take;
 

@@ -34,7 +34,7 @@ internal static class StatusCommand
         try
         {
             // A running agent keeps its old configuration when a new one has errors, and can still be asked then.
-            status = new ControlClient((configuration?.Agent ?? new AgentSection()).RuntimeDirectory).Status();
+            status = new ControlClient(configuration?.Agent.RuntimeDirectory ?? environment.DefaultRuntimeDirectory).Status();
         }
         catch (ControlException e) when (e.Failure == ControlFailure.NotRunning)
         {

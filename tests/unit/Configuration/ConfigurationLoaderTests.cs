@@ -343,6 +343,38 @@ public sealed partial class ConfigurationLoaderTests
     public void Any_bytes_either_load_or_give_errors_with_lines() => Check.QuickThrowOnFailure(Prop.ForAll(
         ArbMap.Default.ArbFor<byte[]>(), LoadsOrTellsLines));
 
+    [Fact]
+    public void What_loads_is_written_out_and_read_back_to_the_same() => Check.One(
+        Config.QuickThrowOnFailure.WithMaxTest(300),
+        Prop.ForAll(ValidConfiguration().ToArbitrary(), text =>
+        {
+            var first = Parse(text);
+            var again = Parse(ConfigurationText.Write(first));
+            return first.Agent == again.Agent
+                && first.Workers.SequenceEqual(again.Workers)
+                && first.Upstreams.Select(WithoutList).SequenceEqual(again.Upstreams.Select(WithoutList))
+                && first.Upstreams.Zip(again.Upstreams).All(p => p.First.Endpoints.SequenceEqual(p.Second.Endpoints));
+
+            static UpstreamSection WithoutList(UpstreamSection upstream) => upstream with { Endpoints = [] };
+        }));
+
+    private static Gen<string> ValidConfiguration()
+    {
+        var agent = Section("agent", "",
+            ("mode", "observe|protect"), ("listen", "none|127.0.0.1:1|[::1]:65535"), ("listen-remote", "yes|no"), ("state-directory", "/a|/b/"),
+            ("runtime-directory", "/r"), ("scan-interval", "100ms|7s|1m"), ("network-namespaces", "all|own"));
+        var upstream = Section("upstream:u", "endpoint = [fd00::/64]:5432, db:1",
+            ("direction", "inbound|outbound"), ("protocol", "tcp|POSTGRESQL"), ("idle-timeout", "none|measure|2h4m|1500ms"), ("keepalive", "on|off|no"),
+            ("recycle", "on|off|false"), ("dead-after", "10s|1d"));
+        var workers = Section("workers:w", "user = w",
+            ("unit", "a.service|b@1.scope"), ("executable", "/bin/x|x"), ("terminate", "on|off"), ("grace", "0s|10m|1s500ms"), ("budget", "3/h|10/d|2/30m|1000/1h30m"));
+        return agent.Zip(upstream).Zip(workers).Select(s => $"{s.Item1.Item1}\n{s.Item1.Item2}\n{s.Item2}\n");
+
+        static Gen<string> Section(string name, string always, params (string Key, string Values)[] keys) => keys
+            .Select(k => Gen.Elements<string>([.. k.Values.Split('|').Select(v => $"{k.Key} = {v}"), "# not written"]))
+            .Aggregate(Gen.Constant($"[{name}]\n{always}"), (text, line) => text.Zip(line).Select(p => $"{p.Item1}\n{p.Item2}"));
+    }
+
     /// <summary>Pieces that make sense, put together without any, with arbitrary text in between.</summary>
     private static Gen<byte[]> AnyConfiguration()
     {

@@ -1,0 +1,323 @@
+using System.Text.Json;
+using Shouldly;
+using Sidecar.Agent.Commands;
+using Sidecar.Agent.Control;
+using Sidecar.Agent.Judgement;
+using Sidecar.Agent.Telemetry;
+using Sidecar.Agent.Tracking;
+using Xunit;
+
+namespace Sidecar.UnitTests.Commands;
+
+public sealed class CommandTests : IDisposable
+{
+    private readonly TemporaryDirectory directory = new();
+    private readonly StringWriter output = new();
+    private readonly StringWriter error = new();
+    private readonly string config;
+    private AgentSnapshot look = Snapshots.Of(Snapshots.Connection());
+
+    public CommandTests() => config = directory.Write("a.conf", $"[agent]\nstate-directory = {directory.Path}\nruntime-directory = {directory.Path}\n");
+
+    private string Out => output.ToString();
+
+    private string Error => error.ToString();
+
+    public void Dispose() => directory.Dispose();
+
+    [Theory]
+    [InlineData]
+    [InlineData("nonsense")]
+    [InlineData("status", "--jsno")]
+    [InlineData("status", "extra")]
+    [InlineData("status", "--config")]
+    [InlineData("incidents", "--last", "0")]
+    [InlineData("incidents", "--last", "-1")]
+    [InlineData("incidents", "--last", "many")]
+    [InlineData("incidents", "--last")]
+    public void A_command_line_that_is_not_understood_is_a_usage_error(params string[] args)
+    {
+        Invoke(args).ShouldBe(ExitCodes.Usage);
+        Error.ShouldContain("Try: conn-sidecar");
+        Error.ShouldNotContain("System.");
+        Out.ShouldBeEmpty();
+    }
+
+    [Theory]
+    [InlineData("--help")]
+    [InlineData("run", "--help")]
+    [InlineData("status", "-h")]
+    [InlineData("incidents", "--help")]
+    [InlineData("check-config", "--help")]
+    [InlineData("version", "--help")]
+    [InlineData("--version")]
+    public void Help_and_version_are_no_errors(params string[] args)
+    {
+        Invoke(args).ShouldBe(ExitCodes.Ok);
+        Out.ShouldNotBeEmpty();
+        Error.ShouldBeEmpty();
+    }
+
+    [Fact]
+    public void Version_prints_the_version()
+    {
+        Invoke("version").ShouldBe(ExitCodes.Ok);
+        Out.ShouldMatch(@"^conn-sidecar \d+\.\d+\.\d+\S*\n$");
+    }
+
+    [Fact]
+    public void Check_config_tells_all_errors_and_the_exit_code_of_sysexits()
+    {
+        var bad = directory.Write("bad.conf", "[agent]\nmode = x\nfoo = 1\n");
+        Invoke("check-config", "--config", bad).ShouldBe(ExitCodes.BadConfiguration);
+        ExitCodes.BadConfiguration.ShouldBe(78);
+        Error.Split('\n', StringSplitOptions.RemoveEmptyEntries).Length.ShouldBe(2);
+        Error.ShouldStartWith($"{bad}:2: [agent] mode: expected observe or protect, got \"x\"\n");
+        Out.ShouldBeEmpty();
+    }
+
+    [Fact]
+    public void Check_config_prints_what_is_in_force()
+    {
+        Invoke("check-config", "--config", config).ShouldBe(ExitCodes.Ok);
+        Out.ShouldContain($"# from {config}\n");
+        Out.ShouldContain($"state-directory = {directory.Path}\n");
+        Out.ShouldContain("[upstream:postgresql]\n");
+        Error.ShouldBeEmpty();
+    }
+
+    [Fact]
+    public void Check_config_prints_json_for_programs()
+    {
+        Invoke("check-config", "--json", "-c", config).ShouldBe(ExitCodes.Ok);
+        var json = JsonDocument.Parse(Out).RootElement;
+        json.GetProperty("agent").GetProperty("scan_interval_seconds").GetDouble().ShouldBe(1);
+        json.GetProperty("upstreams").GetArrayLength().ShouldBe(10);
+    }
+
+    [Theory]
+    [InlineData("run")]
+    [InlineData("status")]
+    [InlineData("incidents")]
+    public void Every_command_refuses_a_configuration_with_errors(string command)
+    {
+        var bad = directory.Write("bad.conf", "[agent]\nmode = x\n");
+        Invoke(command, "--config", bad).ShouldBe(ExitCodes.BadConfiguration);
+    }
+
+    [Fact]
+    public async Task Status_shows_what_the_running_agent_sees()
+    {
+        await using var server = ControlServer.Start(directory.Path, () => Snapshots.Of(Snapshots.Connection(verdict: Verdict.Stuck)), _ => []);
+        Invoke("status", "--config", config).ShouldBe(ExitCodes.Ok);
+        Error.ShouldBeEmpty();
+        Out.ShouldBe($"""
+            conn-sidecar {Sidecar.Agent.ProductVersion.Text}, mode protect, running; seen 2026-03-04 05:06:07Z in 3.5ms
+
+            db  10.0.2.2:5432
+              1 stuck; path up (0.6ms); idle timeout 5m to 5m50s
+              1234 uwsgi-core  10.0.1.2:40001 -> 10.0.2.2:5432  idle 12s  stuck
+                   segments moved 12 s ago; unanswered for 2.5s; uwsgi.service
+
+            """);
+    }
+
+    [Fact]
+    public async Task Status_in_json_is_the_agents_own_answer()
+    {
+        await using var server = ControlServer.Start(directory.Path, () => Snapshots.Of(Snapshots.Connection()), _ => []);
+        Invoke("status", "--json", "--config", config).ShouldBe(ExitCodes.Ok);
+        var json = JsonDocument.Parse(Out).RootElement;
+        json.GetProperty("running").GetBoolean().ShouldBeTrue();
+        json.GetProperty("connections")[0].GetProperty("peer").GetString().ShouldBe("10.0.2.2:5432");
+    }
+
+    [Fact]
+    public void Without_a_running_agent_status_looks_itself_and_says_so()
+    {
+        Invoke("status", "--json", "--config", config).ShouldBe(ExitCodes.Ok);
+        Error.ShouldContain("no agent is running");
+        var json = JsonDocument.Parse(Out).RootElement;
+        json.GetProperty("running").GetBoolean().ShouldBeFalse();
+        json.GetProperty("connections").GetArrayLength().ShouldBe(1);
+    }
+
+    [Fact]
+    public async Task A_running_agent_can_be_asked_while_the_default_configuration_has_errors()
+    {
+        var bad = directory.Write("bad.conf", "[agent]\nmode = x\n");
+        await using var server = ControlServer.Start(directory.Path, () => Snapshots.Of(), _ => []);
+        CommandTree.Invoke(["status", "--json"], Environment(bad)).ShouldBe(ExitCodes.Ok);
+        Error.ShouldContain("expected observe or protect");
+        JsonDocument.Parse(Out).RootElement.GetProperty("running").GetBoolean().ShouldBeTrue();
+    }
+
+    [Fact]
+    public void A_default_configuration_with_errors_is_one_where_no_agent_is_running()
+    {
+        var bad = directory.Write("bad.conf", "[agent]\nmode = x\n");
+        CommandTree.Invoke(["status"], Environment(bad)).ShouldBe(ExitCodes.BadConfiguration);
+        Out.ShouldBeEmpty();
+    }
+
+    [Fact]
+    public async Task An_agent_that_does_not_answer_is_told_with_its_exit_code()
+    {
+        await using var server = ControlServer.Start(directory.Path, () => throw new IOException("broken"), _ => []);
+        Invoke("status", "--config", config).ShouldBe(ExitCodes.Unreachable);
+        Error.ShouldContain("did not answer as expected");
+    }
+
+    [Fact]
+    public void Status_fits_into_80_columns_and_puts_what_is_urgent_first()
+    {
+        look = Snapshots.Of(
+            Snapshots.Connection(1) with { Idle = TimeSpan.FromDays(3), Executable = "/opt/a-very-long-name-of-an-executable" },
+            Snapshots.Connection(65535, Verdict.BlockedByPeer) with
+            {
+                Pid = 4194304,
+                Local = System.Net.IPEndPoint.Parse("[2001:db8:1111:2222:3333:4444:5555:6666]:65535"),
+                Peer = System.Net.IPEndPoint.Parse("[2001:db8:1111:2222:3333:4444:5555:7777]:65535"),
+                Namespace = "net:[4026532000]",
+            },
+            Snapshots.Connection(3, Verdict.Stuck) with { Pid = null, Executable = null, Unit = null, Why = string.Concat(Enumerable.Repeat("silence ", 40)) + new string('x', 200) });
+        look = look with
+        {
+            Limitations = ["no CAP_NET_ADMIN: connections cannot be recycled, workers named in the configuration are terminated at once"],
+            Upstreams = [.. look.Upstreams, Snapshots.Upstream("idle", "10.9.9.9:1") with { PathUp = null }, Snapshots.Upstream("down", "10.9.9.8:1") with { PathUp = false, Advice = ["look at the router"] }],
+        };
+        Invoke("status", "--config", config).ShouldBe(ExitCodes.Ok);
+        var lines = Out.Split('\n');
+        lines.ShouldAllBe(l => l.Length <= 80);
+        lines.ShouldAllBe(l => !l.EndsWith(' '));
+        Out.IndexOf("  stuck\n", StringComparison.Ordinal).ShouldBeLessThan(Out.IndexOf("  blocked-by-peer\n", StringComparison.Ordinal));
+        Out.IndexOf("  blocked-by-peer\n", StringComparison.Ordinal).ShouldBeLessThan(Out.IndexOf("  healthy\n", StringComparison.Ordinal));
+        Out.ShouldContain("no connections: idle\n");
+        Out.ShouldContain("path DOWN");
+        Out.ShouldContain("  ! look at the router\n");
+    }
+
+    [Fact]
+    public void Hostile_names_cannot_move_the_cursor()
+    {
+        look = Snapshots.Of(Snapshots.Connection() with
+        {
+            Executable = "/tmp/\u001b[2J\r\n\u202e[red]x",
+            Unit = "a\u0007.service",
+            Why = "\u009b2Jwhy\ud800 [bold]",
+        });
+        Invoke("status", "--config", config).ShouldBe(ExitCodes.Ok);
+        Out.ShouldAllBe(c => c == '\n' || (!char.IsControl(c) && !char.IsSurrogate(c) && c != '\u202e'));
+        Out.ShouldContain(@"\x1b[2J");
+        Out.ShouldContain(@"\x9b2Jwhy\ud800 [bold]");
+        Out.ShouldContain(@"a\x07.service");
+    }
+
+    [Fact]
+    public void Colours_are_for_terminals_alone()
+    {
+        Invoke("status", "--config", config);
+        Out.ShouldNotContain('\u001b');
+        CommandTree.Invoke(["status", "--config", config], Environment(config) with { Colors = true });
+        Out.ShouldContain("\u001b[");
+    }
+
+    [Fact]
+    public void Without_incidents_that_is_said()
+    {
+        Invoke("incidents", "--config", config).ShouldBe(ExitCodes.Ok);
+        Out.ShouldBe($"no incidents in {directory.Path}\n");
+        Invoke("incidents", "--json", "--config", config).ShouldBe(ExitCodes.Ok);
+        Out.ShouldBe($"no incidents in {directory.Path}\n");
+    }
+
+    [Fact]
+    public void Incidents_are_told_to_people_in_their_order()
+    {
+        WriteIncidents(Line(1), Line(2, i => i with { Outcome = "withheld", WithheldBy = "observe", ReleaseSeconds = null, StuckSeconds = 2.5 }));
+        Invoke("incidents", "--config", config).ShouldBe(ExitCodes.Ok);
+        Out.ShouldBe("""
+            2026-03-04 05:06:07  db  stuck: recycle released
+                1234 uwsgi-core  10.0.1.2:40001 -> 10.0.2.2:5432  released after 2.6s
+                no answer for 2.5 s while a fresh connection succeeded
+            2026-03-04 05:06:07  db  stuck: recycle withheld (observe)
+                1234 uwsgi-core  10.0.1.2:40001 -> 10.0.2.2:5432  unanswered for 2.5s
+                no answer for 2.5 s while a fresh connection succeeded
+
+            """);
+    }
+
+    [Fact]
+    public void Incidents_in_json_are_one_object_a_line_of_which_the_newest_can_be_chosen()
+    {
+        WriteIncidents([.. Enumerable.Range(1, 30).Select(n => Line(n))]);
+        Invoke("incidents", "--json", "--last", "2", "--config", config).ShouldBe(ExitCodes.Ok);
+        var incidents = Out.Split('\n', StringSplitOptions.RemoveEmptyEntries).Select(l => JsonDocument.Parse(l).RootElement).ToList();
+        incidents.Select(i => i.GetProperty("id").GetString()).ShouldBe([Snapshots.Incident(29).Id, Snapshots.Incident(30).Id]);
+        foreach (var name in new[] { "time", "upstream", "cause", "remedy", "outcome", "pid", "withheld_by" })
+        {
+            incidents[0].TryGetProperty(name, out _).ShouldBeTrue(name);
+        }
+
+        incidents[0].GetProperty("withheld_by").ValueKind.ShouldBe(JsonValueKind.Null);
+    }
+
+    [Fact]
+    public void People_see_the_last_twenty_and_programs_all()
+    {
+        WriteIncidents([.. Enumerable.Range(1, 30).Select(n => Line(n))]);
+        Invoke("incidents", "--config", config);
+        Out.Split('\n').Count(l => l.StartsWith("2026-", StringComparison.Ordinal)).ShouldBe(20);
+        output.GetStringBuilder().Clear();
+        Invoke("incidents", "--json", "--config", config);
+        Out.Split('\n', StringSplitOptions.RemoveEmptyEntries).Length.ShouldBe(30);
+    }
+
+    [Fact]
+    public void Torn_and_damaged_lines_are_counted_and_the_others_shown()
+    {
+        WriteIncidents(Line(1), "garbage", "{}", "\"\"", "[1]", "null", Line(2), Line(3)[..40]);
+        Invoke("incidents", "--json", "--config", config).ShouldBe(ExitCodes.Ok);
+        Out.Split('\n', StringSplitOptions.RemoveEmptyEntries).Length.ShouldBe(2);
+        Error.ShouldStartWith("6 damaged lines left out");
+    }
+
+    [Fact]
+    public void Hostile_incidents_cannot_move_the_cursor_or_make_the_command_fail()
+    {
+        WriteIncidents(Line(1, i => i with { Why = "\u001b[2J\n", Upstream = "[bold]\u0007", Executable = "/x/\u001b", ReleaseSeconds = 1e300 }));
+        Invoke("incidents", "--config", config).ShouldBe(ExitCodes.Ok);
+        Invoke("incidents", "--json", "--config", config).ShouldBe(ExitCodes.Ok);
+        Out.ShouldAllBe(c => c == '\n' || !char.IsControl(c));
+        Out.ShouldContain(@"[bold]\x07");
+    }
+
+    [Fact]
+    public void Incidents_that_are_no_file_are_an_error()
+    {
+        Directory.CreateDirectory(directory.File("incidents.jsonl"));
+        Invoke("incidents", "--config", config).ShouldBe(ExitCodes.Unreachable);
+        Error.ShouldContain("not permitted to read the incidents");
+    }
+
+    private static string Line(int number, Func<Incident, Incident>? change = null)
+    {
+        var incident = Snapshots.Incident(number);
+        return JsonSerializer.Serialize(change is null ? incident : change(incident), IncidentJson.Default.Incident);
+    }
+
+    private void WriteIncidents(params string[] lines) => directory.Write("incidents.jsonl", string.Join('\n', lines));
+
+    private int Invoke(params string[] args) => CommandTree.Invoke(args, Environment(config));
+
+    private CommandEnvironment Environment(string defaultConfiguration) => new()
+    {
+        Out = output,
+        Error = error,
+        Colors = false,
+        Width = 80,
+        DefaultConfiguration = defaultConfiguration,
+        DefaultRuntimeDirectory = directory.Path,
+        Look = _ => look,
+    };
+}
