@@ -1,0 +1,22 @@
+#!/bin/sh
+# Publishes the agent as one self-contained file: out/conn-sidecar.
+#
+# Does nothing when that file is newer than everything it is made of.
+set -eu
+cd "$(dirname "$0")/.."
+
+sources="agent probes Directory.Build.props Directory.Packages.props global.json scripts/publish.sh"
+# shellcheck disable=SC2086 # a list of paths
+if [ -x out/conn-sidecar ] && [ -z "$(find $sources \( -name bin -o -name obj \) -prune -o -type f -newer out/conn-sidecar -print | head -n 1)" ]; then
+  exit 0
+fi
+
+published=$(mktemp -d)
+trap 'rm -rf "$published"' EXIT
+# Publishing needs the trimmer besides; with a lock file of its own it leaves the committed ones alone.
+dotnet publish agent -c Release -r linux-x64 -p:PublishSingleFile=true -p:NuGetLockFilePath=obj/publish.lock.json \
+  -o "$published" --nologo -v quiet -nodeReuse:false
+mkdir -p out
+# Renamed into place, so that an agent that runs from the old file goes on.
+cp "$published/conn-sidecar" out/conn-sidecar.new
+mv out/conn-sidecar.new out/conn-sidecar
