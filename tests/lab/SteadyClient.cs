@@ -134,6 +134,10 @@ public sealed class SteadyClient : IAsyncDisposable
         return request.Ended is not null;
     }
 
+    /// <summary>How many workers had a request unanswered for longer than this at some time since then.</summary>
+    public int HungWorkersSince(TimeSpan since, TimeSpan longerThan) =>
+        Requests.Where(r => (r.Ended ?? Now) > since && (r.Ended ?? Now) - r.Sent > longerThan).Select(r => r.Worker).Distinct().Count();
+
     /// <summary>How many workers have had a request for longer than this without answering.</summary>
     public int HungWorkers(TimeSpan longerThan) =>
         Requests.Where(r => r.Ended is null && Now - r.Sent > longerThan).Select(r => r.Worker).Distinct().Count();

@@ -92,6 +92,25 @@ public sealed class TestLab : IAsyncDisposable
         return agent;
     }
 
+    /// <summary>Starts a further program beside the workers, as their user, from the lab's own directory of programs.</summary>
+    /// <param name="script">File name of the Python script.</param>
+    /// <param name="arguments">What it is started with.</param>
+    public ChildProcess StartScript(string script, params IEnumerable<string> arguments)
+    {
+        var path = Path.Combine(Directory, script);
+        File.Copy(Path.Combine(AppContext.BaseDirectory, "app", script), path, overwrite: true);
+        var child = ChildProcess.Start(new ChildOptions
+        {
+            Name = script,
+            CommandLine = ["/usr/bin/python3", "-u", path, .. arguments],
+            Namespace = Network.Application.Name,
+            User = WebApplication.User,
+            Directory = Directory,
+        });
+        children.Add(child);
+        return child;
+    }
+
     /// <summary>The sockets between the application's namespace and the database, as the kernel has them now.</summary>
     public Task<IReadOnlyList<SocketState>> DatabaseSocketsAsync() => SocketState.ListAsync(Network.Application, Database.EndPoint);
 

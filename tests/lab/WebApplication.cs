@@ -33,8 +33,9 @@ public sealed record WorkerProcess(int Pid, ulong StartTime)
 /// <param name="Status">HTTP status.</param>
 /// <param name="Pid">Process id of the worker that answered.</param>
 /// <param name="Error">Class and text of the database exception, or null.</param>
+/// <param name="Backend">Process id of the PostgreSQL backend, or null.</param>
 /// <param name="Value">The query's result, or null.</param>
-public sealed record ApplicationAnswer(HttpStatusCode Status, int Pid, string? Error, string? Value);
+public sealed record ApplicationAnswer(HttpStatusCode Status, int Pid, string? Error, int? Backend, string? Value);
 
 /// <summary>
 /// uWSGI with a master and workers that run <c>app.py</c>. Each worker listens on a Unix socket of its own, so that a
@@ -42,7 +43,7 @@ public sealed record ApplicationAnswer(HttpStatusCode Status, int Pid, string? E
 /// </summary>
 public sealed class WebApplication
 {
-    private const string User = "www-data";
+    internal const string User = "www-data";
     private readonly string sockets;
 
     private WebApplication(ChildProcess master, string directory, int workers)
@@ -136,7 +137,8 @@ public sealed class WebApplication
         using var json = JsonDocument.Parse(response[end..]);
         var root = json.RootElement;
         var status = (HttpStatusCode)int.Parse(response.Split(' ', 3)[1], CultureInfo.InvariantCulture);
-        return new ApplicationAnswer(status, root.GetProperty("pid").GetInt32(), Text(root, "error"), Text(root, "value"));
+        return new ApplicationAnswer(status, root.GetProperty("pid").GetInt32(), Text(root, "error"),
+            root.TryGetProperty("backend", out var backend) ? backend.GetInt32() : null, Text(root, "value"));
     }
 
     /// <summary>Makes every worker open its connection and returns the pid of each, in order of their numbers.</summary>

@@ -25,14 +25,14 @@ internal sealed class DemoScenario(string title, AgentOptions? agent) : IAsyncDi
     /// <summary>The sleeper is asked: its query is the first send that nobody answers.</summary>
     public void WakeSleeper() => sleeper = Blackout.Client.WakeSleeper();
 
-    /// <summary>What the second that ends now held: an answer as '#', an error as 'x', and the workers hung at its end.</summary>
+    /// <summary>What the second that ends now held: an answer as '#', an error as 'x', and the workers that hung in it.</summary>
     public (string Answers, int Hung) LastSecond()
     {
         var client = Blackout.Client;
         var from = client.Now - TimeSpan.FromSeconds(1);
         var answers = client.Requests.Where(r => r.Ended > from).OrderBy(r => r.Ended)
             .Select(r => r.Outcome == RequestOutcome.Served ? '#' : 'x');
-        return (string.Concat(answers), client.HungWorkers(HungAfter));
+        return (string.Concat(answers), client.HungWorkersSince(from, HungAfter));
     }
 
     /// <summary>Takes down what was seen, for the judgement.</summary>

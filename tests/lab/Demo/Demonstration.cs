@@ -27,7 +27,7 @@ internal static class Demonstration
             into nothing. All workers share one lock around the database library.
 
               #  a request answered    x  a request answered with an error
-              hung  workers that have not answered for half a second, of 4
+              hung  workers, of 4, that did not answer for half a second or longer
 
             Building the labs and letting worker 4 sleep takes about 20 s ...
 
@@ -90,7 +90,7 @@ internal static class Demonstration
             agent, terminate    worker 4 was released {DemoScenario.Seconds(terminate.Release())} after its first unanswered send,
                                 {terminate.HeldUp()} waiting requests went on, and requests flowed again after {DemoScenario.Seconds(terminate.FlowsAgain())}.
                                 Processes that died: {Pids(terminate.Gone())} (worker 4 was {terminate.SleeperPid}); respawned: {Pids(terminate.Respawned())};
-                                the other {terminate.WorkerCount - 1} kept their processes and recovered.
+                                {(terminated ? $"the other {terminate.WorkerCount - 1} kept their processes and recovered." : "that is not what should have happened.")}
 
             {Verdict("without the agent the site is down for as long as one looks", hung)}
             {Verdict($"recycle: requests flow within {Promise.TotalSeconds} s, and no process dies", recycled)}
