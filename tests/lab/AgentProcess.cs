@@ -153,13 +153,21 @@ public sealed class AgentProcess
         var directory = Path.Combine(lab.Directory, name);
         var state = options.StateDirectory ?? Path.Combine(directory, "state");
         var run = Path.Combine(directory, "run");
-        foreach (var path in new[] { directory, state, run })
+        foreach (var path in new[] { directory, state, run }.Where(p => p != options.StateDirectory))
         {
             Directory.CreateDirectory(path);
-            if (options.User is not null && path != options.StateDirectory)
+            if (options.User is not null)
             {
                 Command.RunAsync("chown", [$"{options.User}:", path]).GetAwaiter().GetResult();
             }
+        }
+
+        var binary = Binary;
+        if (options.User is not null)
+        {
+            // The source tree may be out of that user's reach.
+            binary = Path.Combine(directory, "conn-sidecar");
+            File.Copy(Binary, binary);
         }
 
         var configuration = Path.Combine(directory, "conn-sidecar.conf");
@@ -168,7 +176,7 @@ public sealed class AgentProcess
         var process = ChildProcess.Start(new ChildOptions
         {
             Name = name,
-            CommandLine = [Binary, "run", "--config", configuration],
+            CommandLine = [binary, "run", "--config", configuration],
             Namespace = lab.Network.Worker.Name,
             User = options.User,
             WithoutCapabilities = options.WithoutCapabilities,

@@ -31,7 +31,7 @@ public sealed class Database
     internal static async Task<Database> StartAsync(LabNetwork network, LabOptions options, string directory, IList<ChildProcess> children)
     {
         var data = Path.Combine(directory, "postgresql");
-        var template = await Template.Value;
+        var template = await Template.PathAsync();
         await Command.RunAsync("cp", ["-a", "--reflink=auto", template, data]);
         await File.AppendAllTextAsync(Path.Combine(data, "pg_hba.conf"), $"host all all {network.Network4} trust\nhost all all {network.Network6} trust\n");
         var sockets = Path.Combine(directory, "postgresql-run");
@@ -63,17 +63,61 @@ public sealed class Database
         return connection;
     }
 
-    // initdb takes seconds, a copy of what it made a tenth of one.
-    private static readonly Lazy<Task<string>> Template = new(MakeTemplateAsync);
-
-    private static async Task<string> MakeTemplateAsync()
+    /// <summary>
+    /// A data directory as initdb makes it: that takes seconds, a copy of it a tenth of one. It stands while the
+    /// process has labs.
+    /// </summary>
+    internal static class Template
     {
-        var slot = LabCleanup.Keep(LabSlot.TakeNamed("template"));
-        var data = Path.Combine(slot.Directory, "data");
-        Directory.CreateDirectory(data);
-        await Command.RunAsync("chown", [$"{User}:", data]);
-        await Command.RunAsync("setpriv",
-            ["--reuid", User, "--regid", User, "--init-groups", "--", $"{Programs}/initdb", "-D", data, "-U", User, "-A", "trust", "-E", "UTF8", "--no-locale", "--no-sync"]);
-        return data;
+        private static readonly Lock Gate = new();
+        private static int users;
+        private static LabSlot? slot;
+        private static Task<string>? data;
+
+        /// <summary>Counts a lab in, before it begins.</summary>
+        public static void Acquire()
+        {
+            lock (Gate)
+            {
+                users++;
+            }
+        }
+
+        /// <summary>The directory; made for the first lab that asks.</summary>
+        public static Task<string> PathAsync()
+        {
+            lock (Gate)
+            {
+                return data ??= Task.Run(MakeAsync);
+            }
+        }
+
+        /// <summary>Counts a lab out; the last one removes the directory.</summary>
+        public static void Release()
+        {
+            lock (Gate)
+            {
+                if (--users == 0)
+                {
+                    if (slot is { } last)
+                    {
+                        LabCleanup.Remove(last);
+                    }
+
+                    (slot, data) = (null, null);
+                }
+            }
+        }
+
+        private static async Task<string> MakeAsync()
+        {
+            slot = LabCleanup.Keep(LabSlot.TakeNamed("template"));
+            var directory = Path.Combine(slot.Directory, "data");
+            Directory.CreateDirectory(directory);
+            await Command.RunAsync("chown", [$"{User}:", directory]);
+            await Command.RunAsync("setpriv",
+                ["--reuid", User, "--regid", User, "--init-groups", "--", $"{Programs}/initdb", "-D", directory, "-U", User, "-A", "trust", "-E", "UTF8", "--no-locale", "--no-sync"]);
+            return directory;
+        }
     }
 }

@@ -1,3 +1,6 @@
+using System.Net;
+using System.Net.Sockets;
+
 namespace Sidecar.Lab;
 
 /// <summary>
@@ -68,6 +71,14 @@ public sealed class Router
     public Task SetLossAsync(int percent) => host.RunAsync(["nft", "-f", "-"],
         "flush chain inet wire prerouting\n" +
         (percent == 0 ? "" : $"add rule inet wire prerouting meta l4proto tcp numgen random mod 100 < {percent} drop\n"));
+
+    /// <summary>Whether it knows a TCP connection with this source address and port.</summary>
+    public async Task<bool> KnowsAsync(IPEndPoint source)
+    {
+        var family = source.AddressFamily == AddressFamily.InterNetworkV6 ? "ipv6" : "ipv4";
+        var table = await host.RunAsync(["conntrack", "-L", "-p", "tcp", "-f", family, "--orig-src", source.Address.ToString()]);
+        return table.Contains($" sport={source.Port} ", StringComparison.Ordinal);
+    }
 
     /// <summary>Forgets all connections now.</summary>
     public Task ForgetAsync() => host.RunAsync(["conntrack", "-F"]);

@@ -73,11 +73,15 @@ public sealed class SteadyClient : IAsyncDisposable
     private readonly List<RequestRecord> requests = [];
     private readonly Task loop;
 
-    private SteadyClient(WebApplication web)
+    private SteadyClient(WebApplication web, int sleeperPid)
     {
         this.web = web;
+        SleeperPid = sleeperPid;
         loop = RunAsync();
     }
+
+    /// <summary>Process id of the last worker at the start.</summary>
+    public int SleeperPid { get; }
 
     /// <summary>Time since the client's start.</summary>
     public TimeSpan Now => clock.Elapsed;
@@ -97,8 +101,8 @@ public sealed class SteadyClient : IAsyncDisposable
     /// <summary>Makes all workers connect and begins to ask.</summary>
     public static async Task<SteadyClient> StartAsync(TestLab lab)
     {
-        await lab.Web.WarmUpAsync();
-        return new SteadyClient(lab.Web);
+        var pids = await lab.Web.WarmUpAsync();
+        return new SteadyClient(lab.Web, pids[^1]);
     }
 
     /// <summary>Asks the worker that has slept since the warm-up. Its request is the record that is returned.</summary>
@@ -129,6 +133,10 @@ public sealed class SteadyClient : IAsyncDisposable
 
         return request.Ended is not null;
     }
+
+    /// <summary>How many workers had a request unanswered for longer than this at some time since then.</summary>
+    public int HungWorkersSince(TimeSpan since, TimeSpan longerThan) =>
+        Requests.Where(r => (r.Ended ?? Now) > since && (r.Ended ?? Now) - r.Sent > longerThan).Select(r => r.Worker).Distinct().Count();
 
     /// <summary>How many workers have had a request for longer than this without answering.</summary>
     public int HungWorkers(TimeSpan longerThan) =>

@@ -10,6 +10,7 @@ public sealed class TestLab : IAsyncDisposable
     private readonly List<ChildProcess> children = [];
     private Database? database;
     private WebApplication? web;
+    private int disposed;
 
     private TestLab(LabSlot place, LabOptions options, LabNetwork network, Router router)
     {
@@ -46,9 +47,11 @@ public sealed class TestLab : IAsyncDisposable
     {
         RequirePrerequisites();
         options ??= new LabOptions();
-        var place = LabCleanup.Keep(LabSlot.TakeNumber());
+        Database.Template.Acquire();
+        LabSlot? place = null;
         try
         {
+            place = LabCleanup.Keep(await Task.Run(LabSlot.TakeNumber));
             var network = await LabNetwork.CreateAsync(place, options.Container);
             var lab = new TestLab(place, options, network, await Router.ConfigureAsync(network.Router, options));
             if (options.Servers)
@@ -61,7 +64,7 @@ public sealed class TestLab : IAsyncDisposable
         }
         catch
         {
-            LabCleanup.Remove(place);
+            await Task.Run(() => Remove(place));
             throw;
         }
     }
@@ -76,30 +79,59 @@ public sealed class TestLab : IAsyncDisposable
     /// <summary>Starts the published agent on the worker host and waits until it has taken its first look.</summary>
     public async Task<AgentProcess> StartAgentAsync(AgentOptions? options = null)
     {
-        var agent = AgentProcess.Start(this, options ?? new AgentOptions());
-        children.Add(agent.Process);
+        var agent = await LaunchAgentAsync(options ?? new AgentOptions());
         await agent.WaitUntilReadyAsync();
         return agent;
     }
 
     /// <summary>Starts the agent without waiting for anything, for configurations that it refuses.</summary>
-    public AgentProcess LaunchAgent(AgentOptions options)
+    public async Task<AgentProcess> LaunchAgentAsync(AgentOptions options)
     {
-        var agent = AgentProcess.Start(this, options);
+        var agent = await Task.Run(() => AgentProcess.Start(this, options));
         children.Add(agent.Process);
         return agent;
+    }
+
+    /// <summary>Starts a further program beside the workers, as their user, from the lab's own directory of programs.</summary>
+    /// <param name="script">File name of the Python script.</param>
+    /// <param name="arguments">What it is started with.</param>
+    public ChildProcess StartScript(string script, params IEnumerable<string> arguments)
+    {
+        var path = Path.Combine(Directory, script);
+        File.Copy(Path.Combine(AppContext.BaseDirectory, "app", script), path, overwrite: true);
+        var child = ChildProcess.Start(new ChildOptions
+        {
+            Name = script,
+            CommandLine = ["/usr/bin/python3", "-u", path, .. arguments],
+            Namespace = Network.Application.Name,
+            User = WebApplication.User,
+            Directory = Directory,
+        });
+        children.Add(child);
+        return child;
     }
 
     /// <summary>The sockets between the application's namespace and the database, as the kernel has them now.</summary>
     public Task<IReadOnlyList<SocketState>> DatabaseSocketsAsync() => SocketState.ListAsync(Network.Application, Database.EndPoint);
 
     /// <summary>Ends everything that runs in the lab and removes it. A second call does nothing.</summary>
-    public ValueTask DisposeAsync() => new(Task.Run(() =>
+    public ValueTask DisposeAsync() => Interlocked.Exchange(ref disposed, 1) != 0
+        ? ValueTask.CompletedTask
+        : new ValueTask(Task.Run(() =>
+        {
+            Remove(slot);
+            children.ForEach(c => c.Dispose());
+        }));
+
+    private static void Remove(LabSlot? place)
     {
-        LabCleanup.Remove(slot);
-        web?.Dispose();
-        children.ForEach(c => c.Dispose());
-    }));
+        if (place is not null)
+        {
+            LabCleanup.Remove(place);
+        }
+
+        Database.Template.Release();
+    }
 
     private static void RequirePrerequisites()
     {

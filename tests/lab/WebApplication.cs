@@ -1,6 +1,7 @@
 using System.Globalization;
 using System.Net;
 using System.Net.Sockets;
+using System.Text;
 using System.Text.Json;
 
 namespace Sidecar.Lab;
@@ -8,34 +9,54 @@ namespace Sidecar.Lab;
 /// <summary>A uWSGI worker process.</summary>
 /// <param name="Pid">Process id.</param>
 /// <param name="StartTime">Start time in clock ticks since boot; with the pid it names a process for good.</param>
-public sealed record WorkerProcess(int Pid, ulong StartTime);
+public sealed record WorkerProcess(int Pid, ulong StartTime)
+{
+    /// <summary>The process with this pid, or null where none lives; a zombie does not.</summary>
+    public static WorkerProcess? TryFind(int pid)
+    {
+        try
+        {
+            // The name in parentheses may hold anything, so fields are counted from the last ')': state is the third.
+            var stat = File.ReadAllText($"/proc/{pid}/stat");
+            var fields = stat[(stat.LastIndexOf(')') + 2)..].Split(' ');
+            const string zombie = "Z";
+            return fields[0] == zombie ? null : new WorkerProcess(pid, ulong.Parse(fields[19], CultureInfo.InvariantCulture));
+        }
+        catch (IOException)
+        {
+            return null;
+        }
+    }
+}
 
 /// <summary>What the application answered.</summary>
 /// <param name="Status">HTTP status.</param>
 /// <param name="Pid">Process id of the worker that answered.</param>
 /// <param name="Error">Class and text of the database exception, or null.</param>
+/// <param name="Backend">Process id of the PostgreSQL backend, or null.</param>
 /// <param name="Value">The query's result, or null.</param>
-public sealed record ApplicationAnswer(HttpStatusCode Status, int Pid, string? Error, string? Value);
+public sealed record ApplicationAnswer(HttpStatusCode Status, int Pid, string? Error, int? Backend, string? Value);
 
 /// <summary>
 /// uWSGI with a master and workers that run <c>app.py</c>. Each worker listens on a Unix socket of its own, so that a
 /// test can choose the worker; otherwise chance would decide which worker sleeps.
 /// </summary>
-public sealed class WebApplication : IDisposable
+public sealed class WebApplication
 {
-    private const string User = "www-data";
-    private readonly List<HttpClient> clients;
+    internal const string User = "www-data";
+    private readonly string sockets;
 
     private WebApplication(ChildProcess master, string directory, int workers)
     {
         Master = master;
-        clients = [.. Enumerable.Range(1, workers).Select(w => ClientOf(SocketOf(directory, w)))];
+        sockets = directory;
+        WorkerCount = workers;
     }
 
     /// <summary>The uWSGI master; its output has the application's log.</summary>
     public ChildProcess Master { get; }
 
-    public int WorkerCount => clients.Count;
+    public int WorkerCount { get; }
 
     /// <summary>What the application wrote to its log.</summary>
     public string Log => Master.Output;
@@ -92,17 +113,32 @@ public sealed class WebApplication : IDisposable
     {
         var children = File.ReadAllText($"/proc/{Master.Pid}/task/{Master.Pid}/children");
         return [.. children.Split(' ', StringSplitOptions.RemoveEmptyEntries)
-            .Select(pid => Identify(int.Parse(pid, CultureInfo.InvariantCulture))).OfType<WorkerProcess>().OrderBy(w => w.Pid)];
+            .Select(pid => WorkerProcess.TryFind(int.Parse(pid, CultureInfo.InvariantCulture))).OfType<WorkerProcess>().OrderBy(w => w.Pid)];
     }
 
-    /// <summary>Asks one worker (numbered from 1) for a path, for as long as it takes.</summary>
-    /// <exception cref="HttpRequestException">The connection broke without an answer, as when the worker is killed.</exception>
+    /// <summary>Asks one worker (numbered from 1) for a path, once, for as long as it takes.</summary>
+    /// <exception cref="IOException">The connection broke without an answer, as when the worker is killed.</exception>
+    /// <exception cref="SocketException">The same.</exception>
     public async Task<ApplicationAnswer> GetAsync(int worker, string pathAndQuery = "/query", CancellationToken cancellation = default)
     {
-        using var response = await clients[worker - 1].GetAsync(new Uri($"http://worker-{worker}{pathAndQuery}"), cancellation);
-        using var json = JsonDocument.Parse(await response.Content.ReadAsStringAsync(cancellation));
+        // By hand, because HttpClient silently asks again when a connection breaks: a killed worker would not show.
+        using var socket = new Socket(AddressFamily.Unix, SocketType.Stream, ProtocolType.Unspecified);
+        await socket.ConnectAsync(new UnixDomainSocketEndPoint(SocketOf(sockets, worker)), cancellation);
+        await using var stream = new NetworkStream(socket);
+        await stream.WriteAsync(Encoding.ASCII.GetBytes($"GET {pathAndQuery} HTTP/1.0\r\nHost: worker-{worker}\r\n\r\n"), cancellation);
+        using var reader = new StreamReader(stream, Encoding.UTF8);
+        var response = await reader.ReadToEndAsync(cancellation);
+        var end = response.IndexOf("\r\n\r\n", StringComparison.Ordinal);
+        if (end < 0)
+        {
+            throw new IOException("the worker closed the connection without an answer");
+        }
+
+        using var json = JsonDocument.Parse(response[end..]);
         var root = json.RootElement;
-        return new ApplicationAnswer(response.StatusCode, root.GetProperty("pid").GetInt32(), Text(root, "error"), Text(root, "value"));
+        var status = (HttpStatusCode)int.Parse(response.Split(' ', 3)[1], CultureInfo.InvariantCulture);
+        return new ApplicationAnswer(status, root.GetProperty("pid").GetInt32(), Text(root, "error"),
+            root.TryGetProperty("backend", out var backend) ? backend.GetInt32() : null, Text(root, "value"));
     }
 
     /// <summary>Makes every worker open its connection and returns the pid of each, in order of their numbers.</summary>
@@ -119,39 +155,7 @@ public sealed class WebApplication : IDisposable
         return pids;
     }
 
-    public void Dispose() => clients.ForEach(c => c.Dispose());
-
     private static string? Text(JsonElement root, string name) => root.TryGetProperty(name, out var value) ? value.GetString() : null;
 
     private static string SocketOf(string directory, int worker) => Path.Combine(directory, $"worker-{worker}.sock");
-
-    private static HttpClient ClientOf(string path) => new(new SocketsHttpHandler
-    {
-        PooledConnectionLifetime = TimeSpan.Zero,
-        ConnectCallback = async (_, cancellation) =>
-        {
-            var socket = new Socket(AddressFamily.Unix, SocketType.Stream, ProtocolType.Unspecified);
-            await socket.ConnectAsync(new UnixDomainSocketEndPoint(path), cancellation);
-            return new NetworkStream(socket, ownsSocket: true);
-        },
-    })
-    {
-        Timeout = Timeout.InfiniteTimeSpan,
-    };
-
-    private static WorkerProcess? Identify(int pid)
-    {
-        try
-        {
-            // The name in parentheses may hold anything, so fields are counted from the last ')': state is the third.
-            var stat = File.ReadAllText($"/proc/{pid}/stat");
-            var fields = stat[(stat.LastIndexOf(')') + 2)..].Split(' ');
-            const string zombie = "Z";
-            return fields[0] == zombie ? null : new WorkerProcess(pid, ulong.Parse(fields[19], CultureInfo.InvariantCulture));
-        }
-        catch (IOException)
-        {
-            return null;
-        }
-    }
 }

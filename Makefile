@@ -1,0 +1,37 @@
+# Thin: each target is a script or one dotnet command. `make demo` is the place to begin.
+
+.PHONY: build test unit lab demo bench deb format clean
+
+build:
+	scripts/publish.sh
+
+test:
+	scripts/test.sh
+
+# Seconds, without root.
+unit:
+	dotnet test tests/unit --nologo
+
+# make lab ONLY=Recycle runs the lab tests whose name contains that.
+lab:
+	scripts/test.sh lab $(ONLY)
+
+demo: build
+	scripts/prerequisites.sh lab
+	dotnet run --project tests/lab --configuration Release -- demo
+
+# make bench TARGET=release runs one of them.
+bench: build
+	scripts/prerequisites.sh bench
+	dotnet run --project tests/bench --configuration Release -- $(TARGET)
+
+deb:
+	scripts/prerequisites.sh deb
+	scripts/deb.sh
+
+format:
+	dotnet format Sidecar.sln
+
+clean:
+	rm -rf out artifacts
+	find . -type d \( -name bin -o -name obj \) -prune -exec rm -rf {} +
