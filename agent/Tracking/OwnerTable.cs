@@ -25,17 +25,22 @@ public readonly record struct Ownership(OwnerInfo? First, int Descriptor, int Co
 }
 
 /// <summary>
-/// Who holds which watched socket. New sockets cause one walk over /proc; what could not be found is tried again at
-/// growing intervals, since without the privilege it will never be found.
+/// Who holds which watched socket. A new socket is looked for among the processes that already hold one (a pool that
+/// reconnects), and only then in a walk over all of /proc, which is made rarely. What could not be found is tried again
+/// at growing intervals, since without the privilege it will never be found.
 /// </summary>
 public sealed class OwnerTable(ProcessReader processes, IReadOnlyList<WorkersSection> workers)
 {
     private static readonly TimeSpan LongestRetry = TimeSpan.FromSeconds(60);
 
+    /// <summary>Least time between two walks over all processes.</summary>
+    private static readonly TimeSpan BetweenWalks = TimeSpan.FromSeconds(2);
+
     private readonly SocketOwners _owners = new(processes);
     private readonly Dictionary<ProcessIdentity, OwnerInfo> _infos = [];
     private readonly Dictionary<uint, (TimeSpan Next, TimeSpan Wait)> _unknown = [];
     private readonly WorkerMatcher _matcher = new(workers);
+    private TimeSpan _nextWalk = TimeSpan.MinValue;
 
     /// <summary>Processes whose descriptors could not be listed in the last walk.</summary>
     public int Unreadable => _owners.Unreadable;
@@ -57,7 +62,21 @@ public sealed class OwnerTable(ProcessReader processes, IReadOnlyList<WorkersSec
             return;
         }
 
-        _owners.Resolve(wanted);
+        _owners.Resolve(wanted, _infos.Keys.Select(identity => identity.Pid));
+        var missing = wanted.Where(inode => _owners.Find(inode).Count == 0).ToList();
+        if (missing.Count > 0)
+        {
+            if (now < _nextWalk)
+            {
+                wanted.RemoveAll(missing.Contains); // not looked for yet, so not unknown either
+            }
+            else
+            {
+                _nextWalk = now + BetweenWalks;
+                _owners.Resolve(missing);
+            }
+        }
+
         foreach (var inode in wanted)
         {
             var found = _owners.Find(inode);

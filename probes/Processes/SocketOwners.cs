@@ -26,7 +26,9 @@ public sealed class SocketOwners(ProcessReader processes)
     /// Walks all processes once and notes who holds each of <paramref name="inodes"/>. A socket inherited over fork has
     /// several owners; all are noted.
     /// </summary>
-    public void Resolve(IEnumerable<uint> inodes)
+    /// <param name="inodes">Sockets to find the owners of.</param>
+    /// <param name="among">Processes to look at; null for all there are.</param>
+    public void Resolve(IEnumerable<uint> inodes, IEnumerable<int>? among = null)
     {
         _wanted.Clear();
         foreach (var inode in inodes)
@@ -44,7 +46,7 @@ public sealed class SocketOwners(ProcessReader processes)
         }
 
         Unreadable = 0;
-        foreach (var pid in processes.ReadPids())
+        foreach (var pid in among ?? processes.ReadPids())
         {
             List<(int Fd, uint Inode)>? held = null;
             if (!processes.TryVisitSockets(pid, (fd, inode) =>
