@@ -264,18 +264,19 @@ public sealed partial class ConfigurationLoaderTests
         using var directory = new TemporaryDirectory();
         var path = directory.Write("a.conf", "[agent]\n");
         File.SetUnixFileMode(path, UnixFileMode.None);
-        IReadOnlyList<ConfigurationError>? errors = null;
+        File.SetUnixFileMode(directory.Path, (UnixFileMode)0x1ed);
 
-        // Root reads everything; the file-system identity of one thread of its own can be somebody else's.
+        // Root reads everything; the file-system identity of one thread, which ends with this, can be somebody else's.
+        Exception? thrown = null;
         var thread = new Thread(() =>
         {
             _ = SetFileSystemUser(65534);
-            errors = LoadErrors(path);
+            thrown = Record.Exception(() => ConfigurationLoader.Load(path));
         });
-        File.SetUnixFileMode(directory.Path, (UnixFileMode)0x1ed);
         thread.Start();
         thread.Join();
-        errors.ShouldNotBeNull().ShouldHaveSingleItem().ToString().ShouldBe($"{path}: expected a readable file, got: permission denied");
+        var errors = thrown.ShouldBeOfType<ConfigurationException>().Errors;
+        errors.ShouldHaveSingleItem().ToString().ShouldBe($"{path}: expected a readable file, got: permission denied");
     }
 
     [Fact]
