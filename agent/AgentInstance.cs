@@ -39,7 +39,7 @@ internal sealed class AgentInstance : IAsyncDisposable
             () =>
             {
                 notifier.Alive();
-                if (_loop.Snapshot is not null)
+                if (_loop.HasLooked)
                 {
                     _firstLook.TrySetResult();
                 }
@@ -141,7 +141,7 @@ internal sealed class AgentInstance : IAsyncDisposable
     {
         SinceLastTurn = _clock() - _loop.LastTurn,
         ScanInterval = _configuration.Agent.ScanInterval,
-        FirstLookDone = _loop.Snapshot is not null,
+        FirstLookDone = _loop.HasLooked,
         NotPossible = _loop.NotPossible,
     };
 }

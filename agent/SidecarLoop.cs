@@ -21,6 +21,10 @@ internal sealed class SidecarLoop : IDisposable
     private static readonly TimeSpan NamespaceRefresh = TimeSpan.FromSeconds(5);
     private static readonly TimeSpan NameRefresh = TimeSpan.FromSeconds(30);
 
+    private const int AlwaysDescribed = 500;
+    private static readonly TimeSpan DescribeEvery = TimeSpan.FromSeconds(5);
+    private static readonly TimeSpan DescribeAfterAsking = TimeSpan.FromSeconds(10);
+
     /// <summary>Short looks at more connections than this would no longer be short; the others wait for the full look.</summary>
     private const int MostInterests = 512;
 
@@ -39,6 +43,9 @@ internal sealed class SidecarLoop : IDisposable
     private readonly AutoResetEvent _wake = new(false);
     private readonly List<TrackedConnection> _looked = [];
     private readonly CancellationTokenSource _stopping = new();
+    private volatile AgentSnapshot? _snapshot;
+    private long _askedAt;
+    private TimeSpan _describedAt = TimeSpan.MinValue;
     private TimeSpan _nextScan;
     private TimeSpan _nextNamespaces;
     private TimeSpan _nextNames;
@@ -68,8 +75,18 @@ internal sealed class SidecarLoop : IDisposable
         _nextScan = clock();
     }
 
-    /// <summary>The last look; null before the first.</summary>
-    public AgentSnapshot? Snapshot { get; private set; }
+    /// <summary>The last look that was described; null before the first. Asking keeps descriptions coming at every look.</summary>
+    public AgentSnapshot? Snapshot
+    {
+        get
+        {
+            Volatile.Write(ref _askedAt, _clock().Ticks);
+            return _snapshot;
+        }
+    }
+
+    /// <summary>Whether the first look is done.</summary>
+    public bool HasLooked => _snapshot is not null;
 
     /// <summary>When the loop last turned, monotonic.</summary>
     public TimeSpan LastTurn { get; private set; }
@@ -133,7 +150,7 @@ internal sealed class SidecarLoop : IDisposable
         }
 
         Publish(_clock(), TimeSpan.Zero);
-        return Snapshot!;
+        return _snapshot!;
     }
 
     public void Dispose()
@@ -173,8 +190,9 @@ internal sealed class SidecarLoop : IDisposable
         _remedies?.Consider(_looked, _connections.All, late, _clock(), Probe);
         LastTurn = _clock();
         IsFollowing = _remedies?.IsFollowing == true;
-        if (full || _looked.Any(connection => connection.Judged.Verdict is Verdict.Stuck or Verdict.Outage))
+        if ((full && IsDescriptionDue(LastTurn)) || _looked.Any(connection => connection.Judged.Verdict is Verdict.Stuck or Verdict.Outage))
         {
+            _describedAt = LastTurn;
             Publish(LastTurn, observed - started);
         }
 
@@ -183,6 +201,14 @@ internal sealed class SidecarLoop : IDisposable
             _metrics.Scanned(observed - started, _connections.LastScanSockets, DateTimeOffset.UtcNow);
         }
     }
+
+    /// <summary>
+    /// Describing ten thousand connections in words costs more than looking at them, so on a large host it is done for
+    /// those who ask, and every few seconds for the gauges.
+    /// </summary>
+    private bool IsDescriptionDue(TimeSpan now) =>
+        _connections.All.Count <= AlwaysDescribed || _snapshot is null || now - _describedAt >= DescribeEvery
+        || now - TimeSpan.FromTicks(Volatile.Read(ref _askedAt)) < DescribeAfterAsking;
 
     /// <summary>When the next look is due.</summary>
     private TimeSpan Next()
@@ -365,7 +391,7 @@ internal sealed class SidecarLoop : IDisposable
             Limitations = limitations,
         };
         _metrics.Publish(snapshot);
-        Snapshot = snapshot;
+        _snapshot = snapshot;
         _lastProblem = null;
     }
 
