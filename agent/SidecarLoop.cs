@@ -190,7 +190,7 @@ internal sealed class SidecarLoop : IDisposable
         _remedies?.Consider(_looked, _connections.All, late, _clock(), Probe);
         LastTurn = _clock();
         IsFollowing = _remedies?.IsFollowing == true;
-        if ((full && IsDescriptionDue(LastTurn)) || _looked.Any(connection => connection.Judged.Verdict is Verdict.Stuck or Verdict.Outage))
+        if ((full && IsDescriptionDue(LastTurn)) || (LastTurn - _describedAt >= TimeSpan.FromMilliseconds(500) && _looked.Any(connection => connection.Judged.Verdict is Verdict.Stuck or Verdict.Outage)))
         {
             _describedAt = LastTurn;
             Publish(LastTurn, observed - started);

@@ -9,6 +9,9 @@ namespace Sidecar.Agent.Tracking;
 /// </summary>
 public sealed class TrackedConnection(SocketKey key, Upstream upstream, ulong namespaceInode, TimeSpan firstSeen)
 {
+    private static readonly TimeSpan ShortestInterest = TimeSpan.FromMilliseconds(200);
+    private static readonly TimeSpan LongestInterest = TimeSpan.FromSeconds(20);
+
     // Counters as of the last look.
     private uint _segmentsIn;
     private uint _segmentsOut;
@@ -63,8 +66,13 @@ public sealed class TrackedConnection(SocketKey key, Upstream upstream, ulong na
     /// <summary>When the first of the unanswered probes went out, monotonic; null while none is out.</summary>
     public TimeSpan? ProbingStart => _probing?.Start;
 
-    /// <summary>True when short looks at this connection are worth their while: something has been unanswered for a while.</summary>
-    public bool IsOfInterest => _probing is not null || Protection is { NudgesLeft: > 0 } || _stall is { } stall && (Last.Info.Retransmits > 0 || LastLook - stall.Start > TimeSpan.FromMilliseconds(200));
+    /// <summary>
+    /// True when short looks at this connection are worth their while: something has been unanswered for a while, and not
+    /// for so long that its retransmissions are far between (the full looks see those soon enough).
+    /// </summary>
+    public bool IsOfInterest => _probing is not null || Protection is { NudgesLeft: > 0 }
+        || (_stall is { } stall && (Last.Info.Retransmits > 0 || LastLook - stall.Start > ShortestInterest)
+            && (LastLook - stall.Start < LongestInterest || Judged.Verdict == Verdict.Stuck));
 
     /// <summary>When the first send that was never answered happened, monotonic; null while nothing is unanswered.</summary>
     public TimeSpan? StallStart => _stall?.Start;
