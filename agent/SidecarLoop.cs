@@ -135,6 +135,7 @@ internal sealed class SidecarLoop : IDisposable
         ResolveNames();
         Task.WaitAll(_resolving, TimeSpan.FromSeconds(2));
         ResolveNames();
+        var began = _clock();
         for (var until = _clock() + TimeSpan.FromSeconds(4); ;)
         {
             _nextScan = _clock();
@@ -149,7 +150,7 @@ internal sealed class SidecarLoop : IDisposable
             _wake.WaitOne(ShortLook);
         }
 
-        Publish(_clock(), TimeSpan.Zero);
+        Publish(_clock(), _clock() - began);
         return _snapshot!;
     }
 

@@ -31,6 +31,9 @@ internal static class RunCommand
         builder.Logging.ClearProviders();
         builder.Logging.AddProvider(log);
         builder.Logging.SetMinimumLevel(LogLevel.Warning);
+
+        // What ends the service is told below, in one line and without the host's words around it.
+        builder.Logging.AddFilter("Microsoft.Extensions.Hosting", LogLevel.None);
         builder.Services.AddSingleton<IHostLifetime, OuterLifetime>();
         AgentService? service = null;
         builder.Services.AddHostedService(services => service = new AgentService(
