@@ -11,6 +11,9 @@ public sealed class PostgreSqlLadderConnection : LadderConnection
     // Finding out which socket belongs to a new session compares the sockets before and after: one at a time.
     private static readonly SemaphoreSlim Opening = new(1, 1);
 
+    // How long a loaded server may take for SELECT 1 once it has acknowledged it.
+    private static readonly TimeSpan ServerPatience = TimeSpan.FromSeconds(10);
+
     private readonly NpgsqlConnection _session;
     private readonly string _channel;
 
@@ -42,14 +45,9 @@ public sealed class PostgreSqlLadderConnection : LadderConnection
     public static async Task<PostgreSqlLadderConnection> OpenAsync(string connectionString, IPEndPoint endpoint, CancellationToken cancellation)
     {
         var session = new NpgsqlConnection(connectionString);
-        await Opening.WaitAsync(cancellation);
         try
         {
-            var known = OwnSocket.ConnectedTo(endpoint).Select(s => s.Cookie).ToHashSet();
-            await session.OpenAsync(cancellation);
-            var candidates = OwnSocket.ConnectedTo(endpoint).Where(s => !known.Contains(s.Cookie)).ToArray();
-            var socket = candidates.Length == 1 ? candidates[0] : await TellApartAsync(session, candidates, cancellation);
-
+            var socket = await ConnectAsync(session, endpoint, cancellation);
             var channel = string.Create(CultureInfo.InvariantCulture, $"conn_sidecar_{session.ProcessID}_{Random.Shared.Next():x}");
             var start = (DateTime)(await ScalarAsync(session, "SELECT backend_start FROM pg_stat_activity WHERE pid = pg_backend_pid()", cancellation))!;
             var canListen = await TryListenAsync(session, channel, cancellation);
@@ -61,10 +59,6 @@ public sealed class PostgreSqlLadderConnection : LadderConnection
         {
             await session.DisposeAsync();
             throw;
-        }
-        finally
-        {
-            Opening.Release();
         }
     }
 
@@ -78,6 +72,13 @@ public sealed class PostgreSqlLadderConnection : LadderConnection
         }
         catch (TimeoutException)
         {
+            // Acknowledged but not answered: the path is there, and the server takes its time.
+            if (Socket.TryReadInfo(out var info) && info.State == OwnSocketInfo.Established && info.Unacknowledged == 0
+                && await IsAnsweredAsync(query, cancellation))
+            {
+                return ExchangeOutcome.Answered;
+            }
+
             await GiveUpAsync(query);
             return ExchangeOutcome.Silent;
         }
@@ -161,12 +162,41 @@ public sealed class PostgreSqlLadderConnection : LadderConnection
         return await command.ExecuteScalarAsync(cancellation);
     }
 
+    private static async Task<bool> IsAnsweredAsync(Task query, CancellationToken cancellation)
+    {
+        try
+        {
+            await query.WaitAsync(ServerPatience, cancellation);
+            return true;
+        }
+        catch (Exception e) when (e is TimeoutException or NpgsqlException)
+        {
+            return false;
+        }
+    }
+
     /// <summary>Ends a query that will not be answered, without the cancel request that the library would make.</summary>
     private async Task GiveUpAsync(Task query)
     {
         Socket.AbortOnClose();
         Socket.Shutdown();
         await ((Task)query.ContinueWith(static t => t.Exception, TaskScheduler.Default)).WaitAsync(TimeSpan.FromSeconds(1)).ConfigureAwait(ConfigureAwaitOptions.SuppressThrowing);
+    }
+
+    private static async Task<OwnSocket> ConnectAsync(NpgsqlConnection session, IPEndPoint endpoint, CancellationToken cancellation)
+    {
+        await Opening.WaitAsync(cancellation);
+        try
+        {
+            var known = OwnSocket.ConnectedTo(endpoint).Select(s => s.Cookie).ToHashSet();
+            await session.OpenAsync(cancellation);
+            var candidates = OwnSocket.ConnectedTo(endpoint).Where(s => !known.Contains(s.Cookie)).ToArray();
+            return candidates.Length == 1 ? candidates[0] : await TellApartAsync(session, candidates, cancellation);
+        }
+        finally
+        {
+            Opening.Release();
+        }
     }
 
     private static async Task<bool> TryListenAsync(NpgsqlConnection session, string channel, CancellationToken cancellation)

@@ -58,7 +58,7 @@ public static class DsnFile
         try
         {
             var mode = File.GetUnixFileMode(path);
-            if ((mode & Foreign) != 0)
+            if ((mode & Foreign) != UnixFileMode.None)
                 throw new DsnFileException($"{path}: mode {Convert.ToString((int)mode, 8).PadLeft(4, '0')} lets others in; it holds a password: chmod 0600 {path}");
             text = File.ReadAllText(path);
         }

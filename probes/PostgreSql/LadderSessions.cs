@@ -20,6 +20,7 @@ public sealed class LadderSessions
     private readonly string _connectionString;
     private readonly List<(int Process, DateTime Start)> _opened = [];
 
+    /// <summary>Prepares; nothing is opened yet.</summary>
     /// <param name="dsn">Credentials and database; host and port are replaced by <paramref name="endpoint"/>.</param>
     /// <param name="host">The host as the operator named it, for certificate verification.</param>
     public LadderSessions(NpgsqlConnectionStringBuilder dsn, string host, IPEndPoint endpoint)

@@ -35,7 +35,7 @@ internal sealed class PathEstimator
     }
 
     /// <summary>Takes up kept evidence; entries that make no sense are left out.</summary>
-    public PathEstimator(PathEvidence kept)
+    public PathEstimator(KeptEvidence kept)
     {
         foreach (var item in kept.Observations)
         {
@@ -88,7 +88,7 @@ internal sealed class PathEstimator
     }
 
     /// <summary>The evidence in a form that can be kept.</summary>
-    public PathEvidence Keep() => new()
+    public KeptEvidence Keep() => new()
     {
         Count = _count,
         Observations = [.. _evidence.Select(o => new KeptObservation

@@ -178,7 +178,7 @@ public sealed class PathEstimatorTests
     [Fact]
     public void Nonsense_in_kept_evidence_is_left_out()
     {
-        var kept = new PathEvidence
+        var kept = new KeptEvidence
         {
             Count = -4,
             Observations =

@@ -7,14 +7,14 @@ namespace Sidecar.Agent.Judgement.IdleTimeout;
 /// <param name="Source">Local address.</param>
 /// <param name="Route">Outgoing interface and gateway, as far as known; empty otherwise.</param>
 /// <param name="Destination">Address and port of the endpoint.</param>
-internal sealed record PathKey(
+internal sealed record KeptPathKey(
     [property: JsonPropertyName("namespace")] string Namespace,
     [property: JsonPropertyName("source")] string Source,
     [property: JsonPropertyName("route")] string Route,
     [property: JsonPropertyName("destination")] string Destination);
 
 /// <summary>The evidence of one path as it is kept between runs.</summary>
-internal sealed record PathEvidence
+internal sealed record KeptEvidence
 {
     [JsonPropertyName("count")] public long Count { get; init; }
 
