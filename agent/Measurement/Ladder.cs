@@ -13,7 +13,7 @@ namespace Sidecar.Agent.Measurement;
 /// their gap has come, and tells a lost connection from an outage by a fresh one. Beside the idling connections two
 /// more are kept for comparison: one that only keepalives refresh and one that application data refreshes.
 /// </summary>
-internal sealed class Ladder
+internal sealed class Ladder : IDisposable
 {
     // The least that measures anything: the two for comparison and two that idle.
     private const int ComparisonSlots = 2;
@@ -76,7 +76,7 @@ internal sealed class Ladder
         Action<LadderProgress>? progress,
         CancellationToken cancellation)
     {
-        var ladder = new Ladder(target, settings, progress);
+        using var ladder = new Ladder(target, settings, progress);
         var interrupted = false;
         try
         {
@@ -94,6 +94,8 @@ internal sealed class Ladder
 
         return ladder.MakeReport(interrupted);
     }
+
+    public void Dispose() => _payloadGate.Dispose();
 
     private TimeSpan Elapsed => Stopwatch.GetElapsedTime(_start);
 
@@ -446,7 +448,7 @@ internal sealed class Ladder
     {
         if (!_idlers.Remove(id, out var rung))
             return;
-        if (rung.Test is { } test)
+        if (rung.Test is Task test)
             await test.ConfigureAwait(ConfigureAwaitOptions.SuppressThrowing);
         await CloseAsync(rung.Connection);
     }
@@ -501,7 +503,6 @@ internal sealed class Ladder
             await CloseAsync(connection);
         if (_sessions is not null && await _sessions.LeaveNothingAsync(CleanUpPatience) is not 0)
             Note($"the server could not be asked whether sessions of ours remain (application_name = {LadderSessions.ApplicationName})");
-        _payloadGate.Dispose();
     }
 
     private bool? KeepaliveRefreshes { get; set; }

@@ -3,7 +3,6 @@ using System.Globalization;
 using System.Net;
 using Sidecar.Probes.Interop;
 using Sidecar.Probes.SockDiag;
-using SocketAddress = Sidecar.Probes.SockDiag.SocketAddress;
 
 namespace Sidecar.Probes.Ladder;
 
@@ -53,7 +52,7 @@ public sealed class OwnSocket
     /// <summary>All TCP sockets of this process that are connected to <paramref name="peer"/>.</summary>
     public static IReadOnlyList<OwnSocket> ConnectedTo(IPEndPoint peer)
     {
-        var wanted = SocketAddress.From(peer.Address, peer.Port);
+        var wanted = TcpEndPoint.From(peer.Address, peer.Port);
         var found = new List<OwnSocket>();
         foreach (var entry in Directory.EnumerateFileSystemEntries("/proc/self/fd"))
         {
@@ -150,7 +149,7 @@ public sealed class OwnSocket
         return found;
     }
 
-    private static bool TryGetPeer(int descriptor, out SocketAddress peer)
+    private static bool TryGetPeer(int descriptor, out TcpEndPoint peer)
     {
         // sockaddr_in: family, port, 4 bytes of address; sockaddr_in6: family, port, flow, 16 bytes of address.
         peer = default;
@@ -163,8 +162,8 @@ public sealed class OwnSocket
         var port = BinaryPrimitives.ReadUInt16BigEndian(address[2..]);
         peer = family switch
         {
-            Libc.AF_INET => SocketAddress.From(new IPAddress(address.Slice(4, 4)), port),
-            Libc.AF_INET6 when length >= 28 => SocketAddress.From(new IPAddress(address.Slice(8, 16)), port),
+            Libc.AF_INET => TcpEndPoint.From(new IPAddress(address.Slice(4, 4)), port),
+            Libc.AF_INET6 when length >= 28 => TcpEndPoint.From(new IPAddress(address.Slice(8, 16)), port),
             _ => default,
         };
         return peer.Port != 0;
