@@ -40,7 +40,7 @@ internal sealed record LadderStep
 {
     public required bool Finished { get; init; }
 
-    /// <summary>Idling connections and the ages at which to test them. An age that has come is due now.</summary>
+    /// <summary>Idling connections and the ages at which to test them. An age that has come, or passed, is due now.</summary>
     public IReadOnlyList<LadderTarget> Targets { get; init; } = [];
 
     /// <summary>Connections that can teach nothing more: older than a gap known to be lost.</summary>
@@ -58,8 +58,8 @@ internal sealed record LadderStep
 /// side by side, each for another gap; those that survive theirs start over at once and take the longer gaps. While
 /// no loss is known the gaps are a fixed scale with a close pair around each timeout in common use, so a common one
 /// is bracketed to the wanted precision by the first loss, at about T. After a loss the connections that started over
-/// at different moments have different ages below it: those between the bounds are tested at once, the younger ones
-/// when they come to the points that divide the rest.
+/// at different moments have different ages below it: each is tested when it comes to the next of the points that
+/// divide what is left.
 /// </para>
 /// </summary>
 internal static class LadderPlan
@@ -124,11 +124,14 @@ internal static class LadderPlan
         var next = 0;
         foreach (var idler in free)
         {
-            while (next < scale.Count && scale[next] < idler.Age)
-                next++;
             if (next == scale.Count)
                 break;
+
+            // One that has come to its gap, or past it because somebody was late, is tested now and speaks for all
+            // the gaps that it has passed.
             targets.Add(new LadderTarget(idler.Id, scale[next++]));
+            while (next < scale.Count && scale[next] <= idler.Age)
+                next++;
         }
 
         var living = free.Length + tested.Length;
@@ -138,45 +141,53 @@ internal static class LadderPlan
 
     private static LadderStep Divide(TimeSpan lower, TimeSpan upper, Idler[] free, TimeSpan[] tested, int budget, LadderSettings settings)
     {
+        var useless = free.Where(i => i.Age >= upper).Select(i => i.Id).ToArray();
         var width = settings.WidthAt(lower);
-        var targets = new List<LadderTarget>();
-        var useless = new List<int>();
-        var young = new List<Idler>();
+        var points = Points(lower, upper, tested, width);
 
-        // Ages between the bounds are knowledge to be had at once; one per third of the wanted width is enough.
-        var asked = tested.Append(upper).ToList();
-        foreach (var idler in free)
+        // Late is what a few milliseconds, or a busy host, make of a point: its test still divides the interval.
+        var late = width / 4;
+        var able = points.Count == 0 ? [] : free.Where(i => i.Age <= points[^1] + late).ToArray();
+        var living = free.Length - useless.Length + tested.Length;
+
+        // While tests run the bounds are about to move: nothing is opened for what they may say in a moment.
+        var open = tested.Length > 0 ? 0 : Open(Math.Min(Math.Min(points.Count - able.Length, settings.Slots - living), budget), living);
+
+        // With too few connections for all points every so many-th point is taken.
+        var hands = able.Length + open;
+        if (hands < points.Count)
+            points = [.. Enumerable.Range(0, hands).Select(i => points[(int)((i + 0.5) * points.Count / hands)])];
+
+        // The longest gap goes to the oldest that is not past it, and so on down: all are done soonest.
+        var targets = new List<LadderTarget>();
+        var next = 0;
+        foreach (var point in points.AsEnumerable().Reverse())
         {
-            if (idler.Age >= upper)
-            {
-                useless.Add(idler.Id);
-            }
-            else if (idler.Age <= lower)
-            {
-                young.Add(idler);
-            }
-            else if (asked.All(gap => (gap - idler.Age).Duration() >= width / 3))
-            {
-                targets.Add(new LadderTarget(idler.Id, idler.Age));
-                asked.Add(idler.Age);
-            }
-            else
-            {
-                useless.Add(idler.Id);
-            }
+            while (next < able.Length && able[next].Age > point + late)
+                next++;
+            if (next == able.Length)
+                break;
+            targets.Add(new LadderTarget(able[next++].Id, point));
         }
 
-        // Points that divide the rest evenly into parts narrower than wanted, as many as there are connections for.
-        // The rest lies above the gaps under test: most of them will be survived, and a loss makes a new rest.
-        var from = tested.Where(gap => gap < upper).Append(lower).Max();
-        var wanted = Math.Max(1, (int)Math.Ceiling((upper - from) / (width * 0.9)) - 1);
-        var living = young.Count + targets.Count + tested.Length;
-        // While tests run the bounds are about to move: nothing is opened for what they may say in a moment.
-        var open = targets.Count + tested.Length > 0 ? 0 : Open(Math.Min(Math.Min(wanted - young.Count, settings.Slots - living), budget), living);
-        var points = Math.Min(wanted, young.Count + open);
-        for (var i = 0; i < Math.Min(points, young.Count); i++)
-            targets.Add(new LadderTarget(young[i].Id, from + ((upper - from) * (i + 1) / (points + 1))));
         return new LadderStep { Finished = false, Targets = targets, Useless = useless, Open = open };
+    }
+
+    /// <summary>The gaps that divide what is open between the bounds and the gaps under test into parts narrower than wanted, ascending.</summary>
+    private static List<TimeSpan> Points(TimeSpan lower, TimeSpan upper, TimeSpan[] tested, TimeSpan width)
+    {
+        var edges = tested.Where(gap => gap > lower && gap < upper).Append(lower).Append(upper).Order().ToArray();
+        var points = new List<TimeSpan>();
+        for (var i = 0; i + 1 < edges.Length; i++)
+        {
+            var part = edges[i + 1] - edges[i];
+            if (part <= width)
+                continue;
+            var parts = (int)Math.Ceiling(part / (width * 0.9));
+            points.AddRange(Enumerable.Range(1, parts - 1).Select(k => edges[i] + (part * k / parts)));
+        }
+
+        return points;
     }
 
     /// <summary>The budget is not a reason to stop half-way: with no connection left, one more is opened.</summary>

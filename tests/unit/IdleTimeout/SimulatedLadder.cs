@@ -9,6 +9,9 @@ internal sealed class SimulatedLadder(TimeSpan timeout, LadderSettings settings)
     private static readonly TimeSpan Answered = TimeSpan.FromSeconds(0.05);
     private static readonly TimeSpan Unanswered = TimeSpan.FromSeconds(2.4);
 
+    // Every wake-up is late by this.
+    private static readonly TimeSpan Late = TimeSpan.FromMilliseconds(7);
+
     private readonly Dictionary<int, (TimeSpan Since, TimeSpan? TestedAt, TimeSpan? Target)> _idlers = [];
 
     public TimeSpan Lower { get; private set; }
@@ -48,8 +51,12 @@ internal sealed class SimulatedLadder(TimeSpan timeout, LadderSettings settings)
 
     private void Advance()
     {
-        var next = _idlers.Values.Min(i => i.TestedAt is { } at ? at + Duration(at - i.Since) : i.Target is { } gap ? i.Since + gap : TimeSpan.MaxValue);
-        Elapsed = next > Elapsed ? next : Elapsed;
+        // Nothing due: it looks again after a while, as the real one does.
+        var next = _idlers.Values
+            .Select(i => i.TestedAt is { } at ? at + Duration(at - i.Since) : i.Target is { } gap ? i.Since + gap : TimeSpan.MaxValue)
+            .Append((Elapsed * 1.01) + TimeSpan.FromSeconds(0.25))
+            .Min();
+        Elapsed = (next > Elapsed ? next : Elapsed) + Late;
         foreach (var (id, idler) in _idlers.ToArray())
         {
             if (idler.TestedAt is { } at && at + Duration(at - idler.Since) <= Elapsed)
