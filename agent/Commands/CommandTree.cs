@@ -55,6 +55,7 @@ internal static class CommandTree
             Status(environment, config, json),
             Incidents(environment, config, json),
             CheckConfig(environment, config, json),
+            MeasureCommand.Create(environment),
             Version(environment),
         };
         return root;

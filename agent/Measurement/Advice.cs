@@ -1,0 +1,30 @@
+using Sidecar.Agent.Configuration;
+
+namespace Sidecar.Agent.Measurement;
+
+/// <summary>What a measurement means for the upstream's section in the configuration.</summary>
+internal static class Advice
+{
+    // Beyond RFC 5382's 2 h 4 min a path without losses may be called one that forgets nothing.
+    private static readonly TimeSpan LongEnough = TimeSpan.FromSeconds(7440);
+
+    /// <summary>The lines for the <c>[upstream:…]</c> section; comments start with #.</summary>
+    public static IReadOnlyList<string> ConfigurationLines(MeasurementReport report)
+    {
+        if (report.Upper is null)
+        {
+            return report.Lower >= LongEnough
+                ? ["idle-timeout = none"]
+                : [$"# nothing lost up to {Duration.ForPeople(report.Lower)}; longer timeouts are possible", "idle-timeout = measure"];
+        }
+
+        if (report.Lower < TimeSpan.FromSeconds(1))
+            return ["# even the shortest gap was lost", "idle-timeout = measure"];
+
+        // The agent plans from the declared value: it has to be a time that connections survive.
+        var declared = $"idle-timeout = {Duration.Format(TimeSpan.FromSeconds(Math.Floor(report.Lower.TotalSeconds)))}";
+        return report.Class is PathClass.PeerCloses or PathClass.PayloadOnly
+            ? [declared, "# keepalives do not count on this path: connections are recycled before the limit", "keepalive = off", "recycle = on"]
+            : [declared];
+    }
+}

@@ -1,0 +1,225 @@
+using System.Diagnostics;
+
+namespace Sidecar.Probes.Ladder;
+
+/// <summary>How an idle connection was lost.</summary>
+public enum LossKind
+{
+    /// <summary>Nothing comes back: the path dropped it silently.</summary>
+    Silent,
+
+    /// <summary>RST.</summary>
+    Reset,
+
+    /// <summary>FIN, without a word.</summary>
+    PeerClosed,
+
+    /// <summary>The server said that it ends an idle session, and closed.</summary>
+    PeerAnnounced,
+}
+
+/// <summary>What came back when application data was sent.</summary>
+public enum ExchangeOutcome
+{
+    Answered,
+    Silent,
+    Reset,
+    PeerClosed,
+    PeerAnnounced,
+
+    /// <summary>Ended by an administrator or a shutdown: says nothing about the path.</summary>
+    Disturbed,
+
+    /// <summary>There is no application data to send.</summary>
+    NotPossible,
+}
+
+/// <summary>The verdict on one connection after one gap.</summary>
+/// <param name="Survived">Longest idle time that it certainly survived; null when it is not known to have survived any.</param>
+/// <param name="Lost">Shortest idle time after which it was certainly lost; null when it survived.</param>
+/// <param name="Loss">How it was lost; null when it survived.</param>
+/// <param name="KeepaliveAnswered">Whether the probe without data was answered; null when none could be sent.</param>
+/// <param name="PayloadAnswered">Whether application data was answered; null when there was none to send.</param>
+/// <param name="Disturbed">True when the connection ended for a reason that says nothing about the path.</param>
+public sealed record GapTest(
+    TimeSpan? Survived,
+    TimeSpan? Lost,
+    LossKind? Loss,
+    bool? KeepaliveAnswered,
+    bool? PayloadAnswered,
+    bool Disturbed = false);
+
+/// <summary>What a look at an idling connection finds.</summary>
+public enum IdleLook
+{
+    /// <summary>Nothing has moved.</summary>
+    Idle,
+
+    /// <summary>The peer moved segments of its own accord (its keepalives): the path's clock has restarted.</summary>
+    Refreshed,
+
+    /// <summary>The connection is closed or half-closed: test it at once for the verdict.</summary>
+    Ended,
+}
+
+/// <summary>
+/// A connection of our own that idles for the sake of measurement, and is then tested: first by a keepalive probe,
+/// which carries no data, then by application data where the protocol has some that does no harm.
+/// </summary>
+public abstract class LadderConnection : IAsyncDisposable
+{
+    // Two probes, the second one second after the first; the second one forgives a lost packet.
+    private static readonly TimeSpan KeepalivePatience = TimeSpan.FromSeconds(1.25);
+    private static readonly TimeSpan PayloadPatience = TimeSpan.FromSeconds(1);
+
+    // Delayed acknowledgements come within 40 ms (TCP_DELACK_MIN); when nothing moves for longer, nothing will.
+    private static readonly TimeSpan Quiet = TimeSpan.FromMilliseconds(60);
+    private static readonly TimeSpan Poll = TimeSpan.FromMilliseconds(15);
+
+    private long _idleSince;
+    private long _lastLook;
+    private uint _segmentsIn;
+    private uint _segmentsOut;
+
+    protected LadderConnection(OwnSocket socket)
+    {
+        Socket = socket;
+        _idleSince = _lastLook = Stopwatch.GetTimestamp();
+    }
+
+    /// <summary>The socket, for looks and keepalives.</summary>
+    public OwnSocket Socket { get; }
+
+    /// <summary>How long nothing has moved on the connection, at least.</summary>
+    public TimeSpan Age => Stopwatch.GetElapsedTime(_idleSince);
+
+    /// <summary>Whether the protocol has application data that may be sent.</summary>
+    public abstract bool HasPayload { get; }
+
+    /// <summary>Sends application data and waits for what comes back, at most <paramref name="patience"/>.</summary>
+    public abstract Task<ExchangeOutcome> ExchangeAsync(TimeSpan patience, CancellationToken cancellation);
+
+    public abstract ValueTask DisposeAsync();
+
+    /// <summary>Waits until the last exchange's acknowledgements are through; the idle time counts from there.</summary>
+    public async Task SettleAsync(CancellationToken cancellation)
+    {
+        for (var round = 0; ; round++)
+        {
+            var at = Stopwatch.GetTimestamp();
+            if (!Socket.TryReadInfo(out var before))
+                return;
+            await Task.Delay(Quiet, cancellation);
+            if (!Socket.TryReadInfo(out var after))
+                return;
+
+            // A peer that never rests is found by the looks that follow.
+            if (round == 20 || (before.SegmentsIn == after.SegmentsIn && before.SegmentsOut == after.SegmentsOut))
+            {
+                _idleSince = at;
+                _lastLook = Stopwatch.GetTimestamp();
+                (_segmentsIn, _segmentsOut) = (after.SegmentsIn, after.SegmentsOut);
+                return;
+            }
+        }
+    }
+
+    /// <summary>Looks at the idling connection. After <see cref="IdleLook.Refreshed"/> its age has restarted.</summary>
+    public IdleLook Look(out TimeSpan ageBefore)
+    {
+        ageBefore = Age;
+        if (!Socket.TryReadInfo(out var info) || info.State != OwnSocketInfo.Established)
+            return IdleLook.Ended;
+
+        var now = Stopwatch.GetTimestamp();
+        if (info.SegmentsIn != _segmentsIn || info.SegmentsOut != _segmentsOut)
+        {
+            (_segmentsIn, _segmentsOut) = (info.SegmentsIn, info.SegmentsOut);
+            _idleSince = _lastLook = now;
+            return IdleLook.Refreshed;
+        }
+
+        _lastLook = now;
+        return IdleLook.Idle;
+    }
+
+    /// <summary>Tests the connection. A connection that survived is settled and idles anew when this returns.</summary>
+    public async Task<GapTest> TestAsync(CancellationToken cancellation)
+    {
+        var age = Age;
+        if (!Socket.TryReadInfo(out var before))
+            return new GapTest(null, null, null, null, null, Disturbed: true);
+        if (before.State != OwnSocketInfo.Established)
+            return await EndedAsync(before.State, cancellation);
+
+        Socket.FireKeepalive();
+        var fired = Stopwatch.GetTimestamp();
+        var latest = age;
+        var keepaliveAnswered = false;
+        while (Stopwatch.GetElapsedTime(fired) < KeepalivePatience + (before.RoundTrip * 2))
+        {
+            await Task.Delay(Poll, cancellation);
+            if (!Socket.TryReadInfo(out var now))
+                return new GapTest(null, null, null, null, null, Disturbed: true);
+
+            // The probe left before this moment, so the gap that it ended is no longer than this.
+            if (now.SegmentsOut == before.SegmentsOut)
+                latest = Age;
+            else if (latest == age)
+                latest = Age;
+            if (now.State != OwnSocketInfo.Established)
+                return await EndedAsync(now.State, cancellation, latest + Quiet);
+            if (now.SegmentsIn != before.SegmentsIn)
+            {
+                keepaliveAnswered = true;
+                break;
+            }
+        }
+
+        if (keepaliveAnswered)
+            Socket.StopKeepalive();
+        var payload = await ExchangeAsync(PayloadPatience + (before.RoundTrip * 2), cancellation);
+        Socket.StopKeepalive();
+        var lost = latest + Quiet;
+        switch (payload)
+        {
+            case ExchangeOutcome.Answered:
+            case ExchangeOutcome.NotPossible when keepaliveAnswered:
+                await SettleAsync(cancellation);
+                return new GapTest(age, null, null, keepaliveAnswered, payload == ExchangeOutcome.Answered ? true : null);
+            case ExchangeOutcome.Disturbed:
+                return new GapTest(null, null, null, keepaliveAnswered, null, Disturbed: true);
+            case ExchangeOutcome.NotPossible:
+                return new GapTest(null, lost, LossKind.Silent, keepaliveAnswered, null);
+            default:
+                return new GapTest(null, lost, KindOf(payload), keepaliveAnswered, false);
+        }
+    }
+
+    private async Task<GapTest> EndedAsync(byte state, CancellationToken cancellation, TimeSpan? probed = null)
+    {
+        // It was open at the last look. An end that our own probe brought about says only that it was lost by then.
+        var survived = probed is null ? Stopwatch.GetElapsedTime(_idleSince, _lastLook) : (TimeSpan?)null;
+        var lost = probed ?? Age + Quiet;
+        if (state == OwnSocketInfo.Closed)
+        {
+            const int connectionTimedOut = 110;
+            var kind = Socket.TakeError() == connectionTimedOut ? LossKind.Silent : LossKind.Reset;
+            return new GapTest(survived, lost, kind, null, null);
+        }
+
+        // Half-closed by the peer. What it said before tells whose decision that was.
+        var payload = HasPayload ? await ExchangeAsync(PayloadPatience, cancellation) : ExchangeOutcome.PeerClosed;
+        return payload == ExchangeOutcome.Disturbed
+            ? new GapTest(null, null, null, null, null, Disturbed: true)
+            : new GapTest(survived, lost, payload == ExchangeOutcome.PeerAnnounced ? LossKind.PeerAnnounced : LossKind.PeerClosed, null, null);
+    }
+
+    private static LossKind KindOf(ExchangeOutcome outcome) => outcome switch
+    {
+        ExchangeOutcome.Reset => LossKind.Reset,
+        ExchangeOutcome.PeerClosed => LossKind.PeerClosed,
+        ExchangeOutcome.PeerAnnounced => LossKind.PeerAnnounced,
+        _ => LossKind.Silent,
+    };
+}

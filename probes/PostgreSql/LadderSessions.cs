@@ -1,0 +1,137 @@
+using System.Globalization;
+using System.Net;
+using Npgsql;
+using Sidecar.Probes.Ladder;
+
+namespace Sidecar.Probes.PostgreSql;
+
+/// <summary>How many of the server's connection slots are free.</summary>
+/// <param name="Free">Slots that an ordinary session may still take, the asking session's own not counted.</param>
+/// <param name="Total">Slots for ordinary sessions.</param>
+/// <param name="Limit">What sets the limit: <c>max_connections</c>, or the role's or database's own limit.</param>
+public sealed record ServerSlots(int Free, int Total, string Limit);
+
+/// <summary>Opens the ladder's PostgreSQL sessions, counts what the server can spare, and leaves nothing behind.</summary>
+public sealed class LadderSessions
+{
+    /// <summary>What the sessions call themselves in pg_stat_activity.</summary>
+    public const string ApplicationName = "conn-sidecar";
+
+    private readonly string _connectionString;
+    private readonly List<(int Process, DateTime Start)> _opened = [];
+
+    /// <summary>Prepares; nothing is opened yet.</summary>
+    /// <param name="dsn">Credentials and database; host and port are replaced by <paramref name="endpoint"/>.</param>
+    /// <param name="host">The host as the operator named it, for certificate verification.</param>
+    public LadderSessions(NpgsqlConnectionStringBuilder dsn, string host, IPEndPoint endpoint)
+    {
+        Endpoint = endpoint;
+        // Only verify-full compares the name; anything else must reach the address that is being measured.
+        var builder = new NpgsqlConnectionStringBuilder(dsn.ConnectionString)
+        {
+            Host = dsn.SslMode == SslMode.VerifyFull ? host : endpoint.Address.ToString(),
+            Port = endpoint.Port,
+            ApplicationName = ApplicationName,
+            Pooling = false,
+            KeepAlive = 0,
+            TcpKeepAlive = false,
+            Timeout = 10,
+            CommandTimeout = 10,
+            CancellationTimeout = -1,
+            IncludeErrorDetail = false,
+            Multiplexing = false,
+            Enlist = false,
+        };
+        _connectionString = builder.ConnectionString;
+    }
+
+    public IPEndPoint Endpoint { get; }
+
+    /// <summary>Opens one session.</summary>
+    /// <exception cref="NpgsqlException">The server refuses, or does not answer.</exception>
+    public async Task<PostgreSqlLadderConnection> OpenAsync(CancellationToken cancellation)
+    {
+        var session = await PostgreSqlLadderConnection.OpenAsync(_connectionString, Endpoint, cancellation);
+        _opened.Add((session.BackendProcess, session.BackendStart));
+        return session;
+    }
+
+    /// <summary>Asks how many slots are free: of the server, of the role and of the database, whichever is least.</summary>
+    /// <exception cref="NpgsqlException">The server does not answer.</exception>
+    public static async Task<ServerSlots> CountSlotsAsync(PostgreSqlLadderConnection session, CancellationToken cancellation)
+    {
+        // Sessions of other roles show their ids even to those who may not see more.
+        const string sql = """
+            SELECT current_setting('max_connections')::int
+                     - current_setting('superuser_reserved_connections')::int
+                     - coalesce(current_setting('reserved_connections', true)::int, 0),
+                   (SELECT count(*)::int FROM pg_stat_activity WHERE datid IS NOT NULL AND usesysid IS NOT NULL),
+                   (SELECT rolconnlimit FROM pg_roles WHERE rolname = current_user),
+                   (SELECT count(*)::int FROM pg_stat_activity WHERE datid IS NOT NULL AND usename = current_user),
+                   (SELECT datconnlimit FROM pg_database WHERE datname = current_database()),
+                   (SELECT count(*)::int FROM pg_stat_activity WHERE usesysid IS NOT NULL AND datname = current_database())
+            """;
+        await using var command = new NpgsqlCommand(sql, session.Session);
+        await using var reader = await command.ExecuteReaderAsync(cancellation);
+        await reader.ReadAsync(cancellation);
+        var limits = new List<ServerSlots> { new(reader.GetInt32(0) - reader.GetInt32(1), reader.GetInt32(0), "max_connections") };
+        if (reader.GetInt32(2) >= 0)
+            limits.Add(new ServerSlots(reader.GetInt32(2) - reader.GetInt32(3), reader.GetInt32(2), "the role's connection limit"));
+        if (reader.GetInt32(4) >= 0)
+            limits.Add(new ServerSlots(reader.GetInt32(4) - reader.GetInt32(5), reader.GetInt32(4), "the database's connection limit"));
+        var least = limits.MinBy(l => l.Free)!;
+        return least with { Free = Math.Max(0, least.Free) };
+    }
+
+    /// <summary>
+    /// Ends the sessions that the server still holds because the path forgot them, and waits until none is left.
+    /// Call it when the ladder's connections are closed.
+    /// </summary>
+    /// <returns>Sessions of ours that are still there (0 when all is as before), or null when the server could not be asked.</returns>
+    public async Task<int?> LeaveNothingAsync(TimeSpan patience)
+    {
+        if (_opened.Count == 0)
+            return 0;
+
+        using var limit = new CancellationTokenSource(patience);
+        try
+        {
+            await using var session = new NpgsqlConnection(_connectionString);
+            await session.OpenAsync(limit.Token);
+            // The process id may belong to somebody else by now: the start time and the name must fit as well.
+            const string ours = """
+                FROM pg_stat_activity s JOIN unnest($1::int[], $2::timestamptz[]) AS o(pid, started)
+                  ON s.pid = o.pid AND s.backend_start = o.started
+                WHERE s.application_name = $3 AND s.usename = current_user AND s.pid <> pg_backend_pid()
+                """;
+            var left = await CountAsync(session, "SELECT count(*)::int " + ours, limit.Token);
+            for (var round = 0; left > 0; round++)
+            {
+                // Those that were closed properly go of their own accord in a moment.
+                if (round == 2)
+                    await CountAsync(session, "SELECT count(pg_terminate_backend(s.pid))::int " + ours, limit.Token);
+                await Task.Delay(100, limit.Token);
+                left = await CountAsync(session, "SELECT count(*)::int " + ours, limit.Token);
+            }
+
+            return left;
+        }
+        catch (OperationCanceledException)
+        {
+            return null;
+        }
+        catch (NpgsqlException)
+        {
+            return null;
+        }
+    }
+
+    private async Task<int> CountAsync(NpgsqlConnection session, string sql, CancellationToken cancellation)
+    {
+        await using var command = new NpgsqlCommand(sql, session);
+        command.Parameters.Add(new NpgsqlParameter<int[]> { TypedValue = [.. _opened.Select(o => o.Process)] });
+        command.Parameters.Add(new NpgsqlParameter<DateTime[]> { TypedValue = [.. _opened.Select(o => o.Start)] });
+        command.Parameters.Add(new NpgsqlParameter<string> { TypedValue = ApplicationName });
+        return Convert.ToInt32(await command.ExecuteScalarAsync(cancellation), CultureInfo.InvariantCulture);
+    }
+}

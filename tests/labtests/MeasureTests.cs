@@ -1,0 +1,212 @@
+namespace Sidecar.LabTests;
+
+/// <summary>
+/// Paths of every kind, all measured side by side: most of the time is waiting. Each test looks at one of them.
+/// </summary>
+public sealed class MeasuredPaths : IAsyncLifetime
+{
+    private readonly List<Task> _all = [];
+
+    internal Task<Measured> Silent7 { get; private set; } = null!;
+
+    internal Task<Measured> SilentBehindNat13 { get; private set; } = null!;
+
+    internal Task<Measured> Silent20 { get; private set; } = null!;
+
+    internal Task<(Measured Measured, long SessionsLeft)> Silent45 { get; private set; } = null!;
+
+    internal Task<Measured> SilentTcp13 { get; private set; } = null!;
+
+    internal Task<Measured> Reset13 { get; private set; } = null!;
+
+    internal Task<Measured> None { get; private set; } = null!;
+
+    internal Task<Measured> ServerCloses9 { get; private set; } = null!;
+
+    internal Task<Measured> TcpServerCloses9 { get; private set; } = null!;
+
+    internal Task<Measured> Haproxy11 { get; private set; } = null!;
+
+    public Task InitializeAsync()
+    {
+        Silent7 = Keep(Postgres(new LabOptions { IdleTimeout = Wait.Seconds(7) }));
+        SilentBehindNat13 = Keep(Postgres(new LabOptions { IdleTimeout = Wait.Seconds(13), Masquerade = true }));
+        Silent20 = Keep(Postgres(new LabOptions { IdleTimeout = Wait.Seconds(20) }));
+        Silent45 = Keep(With(new LabOptions { IdleTimeout = Wait.Seconds(45), Workers = 1 }, async lab =>
+            (await MeasuredPath.PostgreSqlAsync(lab), await MeasuredPath.SessionsAsync(lab))));
+        SilentTcp13 = Keep(Tcp(new LabOptions { IdleTimeout = Wait.Seconds(13), Servers = false }, null));
+        Reset13 = Keep(Postgres(new LabOptions { IdleTimeout = Wait.Seconds(13), Router = RouterBehaviour.Reset }));
+        None = Keep(Postgres(new LabOptions { Router = RouterBehaviour.Forward }, "--max", "20s"));
+        ServerCloses9 = Keep(With(new LabOptions { Router = RouterBehaviour.Forward, Workers = 1 }, async lab =>
+        {
+            await MeasuredPath.ExecuteAsync(lab, "ALTER SYSTEM SET idle_session_timeout = '9s'", "SELECT pg_reload_conf()");
+            return await MeasuredPath.PostgreSqlAsync(lab);
+        }));
+        TcpServerCloses9 = Keep(Tcp(new LabOptions { Router = RouterBehaviour.Forward, Servers = false }, Wait.Seconds(9)));
+        Haproxy11 = Keep(With(new LabOptions { Router = RouterBehaviour.Forward, Workers = 1 }, async lab =>
+        {
+            using var haproxy = Haproxy(lab, 11);
+            await Wait.UntilAsync("haproxy listens", async () => (await lab.Network.Database.TryRunAsync(["ss", "-ltnH", "sport = :6432"])).Output.Length > 0, Wait.Seconds(10));
+            return await MeasuredPath.PostgreSqlAsync(lab, 6432);
+        }));
+        return Task.CompletedTask;
+    }
+
+    public async Task DisposeAsync()
+    {
+        foreach (var task in _all)
+            await task.ConfigureAwait(ConfigureAwaitOptions.SuppressThrowing);
+    }
+
+    private static ChildProcess Haproxy(TestLab lab, int seconds)
+    {
+        var configuration = Path.Combine(lab.Directory, "haproxy.cfg");
+        File.WriteAllText(configuration, $"""
+            defaults
+                mode tcp
+                timeout connect 5s
+                timeout client {seconds}s
+                timeout server {seconds}s
+            listen postgresql
+                bind :6432
+                server one 127.0.0.1:{Database.Port}
+
+            """);
+        return ChildProcess.Start(new ChildOptions
+        {
+            Name = "haproxy",
+            CommandLine = ["/usr/sbin/haproxy", "-db", "-f", configuration],
+            Namespace = lab.Network.Database.Name,
+            Directory = lab.Directory,
+        });
+    }
+
+    private static Task<Measured> Postgres(LabOptions options, params string[] arguments) =>
+        With(options with { Workers = 1 }, lab => MeasuredPath.PostgreSqlAsync(lab, Database.Port, arguments));
+
+    private static Task<Measured> Tcp(LabOptions options, TimeSpan? closeAfter) => With(options, async lab =>
+    {
+        using var listener = MeasuredPath.Listen(lab, 7000, closeAfter);
+        return await MeasuredPath.TcpAsync(lab, 7000);
+    });
+
+    private static async Task<T> With<T>(LabOptions options, Func<TestLab, Task<T>> measure)
+    {
+        await Task.Yield();
+        await using var lab = await TestLab.StartAsync(options);
+        return await measure(lab);
+    }
+
+    private Task<T> Keep<T>(Task<T> task)
+    {
+        _all.Add(task);
+        return task;
+    }
+}
+
+public sealed class MeasureTests(MeasuredPaths paths) : IClassFixture<MeasuredPaths>
+{
+    [Fact]
+    public async Task A_router_that_forgets_after_7_s_is_measured()
+    {
+        var measured = await paths.Silent7;
+
+        measured.ShouldBracket(7);
+        measured.Class.ShouldBe("silent-drop");
+    }
+
+    [Fact]
+    public async Task A_router_that_forgets_after_20_s_is_measured_in_every_respect()
+    {
+        var measured = await paths.Silent20;
+
+        measured.ShouldBracket(20);
+        measured.Class.ShouldBe("silent-drop");
+        measured.KeepaliveRefreshes.ShouldBe(true);
+        measured.PayloadRefreshes.ShouldBe(true);
+        measured.ServerFirstPasses.ShouldBe(false);
+    }
+
+    [Fact]
+    public async Task A_router_that_forgets_after_45_s_is_measured_and_no_session_is_left_on_the_server()
+    {
+        var (measured, left) = await paths.Silent45;
+
+        measured.ShouldBracket(45);
+        measured.Class.ShouldBe("silent-drop");
+        left.ShouldBe(0);
+    }
+
+    [Fact]
+    public async Task A_router_with_source_NAT_is_measured()
+    {
+        var measured = await paths.SilentBehindNat13;
+
+        measured.ShouldBracket(13);
+        measured.Class.ShouldBe("silent-drop");
+    }
+
+    [Fact]
+    public async Task A_path_to_an_unknown_server_is_measured_without_application_data()
+    {
+        var measured = await paths.SilentTcp13;
+
+        measured.ShouldBracket(13);
+        measured.Class.ShouldBe("silent-drop");
+        measured.KeepaliveRefreshes.ShouldBe(true);
+        measured.PayloadRefreshes.ShouldBeNull();
+    }
+
+    [Fact]
+    public async Task A_router_that_resets_is_told_from_a_silent_one()
+    {
+        var measured = await paths.Reset13;
+
+        measured.ShouldBracket(13);
+        measured.Class.ShouldBe("reset");
+        measured.KeepaliveRefreshes.ShouldBe(true);
+    }
+
+    [Fact]
+    public async Task A_path_that_forgets_nothing_is_left_at_the_longest_gap()
+    {
+        var measured = await paths.None;
+
+        measured.ExitCode.ShouldBe(0, measured.Error);
+        measured.Class.ShouldBe("none-seen");
+        measured.Upper.ShouldBeNull();
+        measured.Lower.ShouldBeGreaterThanOrEqualTo(20);
+        measured.Elapsed.ShouldBeLessThan(30);
+    }
+
+    [Fact]
+    public async Task A_server_that_ends_idle_sessions_itself_is_told_from_the_path()
+    {
+        var measured = await paths.ServerCloses9;
+
+        measured.ShouldBracket(9);
+        measured.Class.ShouldBe("peer-closes");
+        measured.KeepaliveRefreshes.ShouldBe(false);
+    }
+
+    [Fact]
+    public async Task A_plain_server_that_closes_first_is_told_from_the_path()
+    {
+        var measured = await paths.TcpServerCloses9;
+
+        measured.ShouldBracket(9);
+        measured.Class.ShouldBe("peer-closes");
+        measured.KeepaliveRefreshes.ShouldBe(false);
+    }
+
+    [Fact]
+    public async Task A_balancer_that_counts_payload_only_is_found_out()
+    {
+        var measured = await paths.Haproxy11;
+
+        measured.ShouldBracket(11);
+        measured.Class.ShouldBe("payload-only");
+        measured.KeepaliveRefreshes.ShouldBe(false);
+        measured.PayloadRefreshes.ShouldBe(true);
+    }
+}

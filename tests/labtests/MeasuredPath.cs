@@ -1,0 +1,126 @@
+using System.Globalization;
+using System.Net;
+using System.Net.Sockets;
+using System.Text.Json;
+using Npgsql;
+
+namespace Sidecar.LabTests;
+
+/// <summary>What <c>measure --json</c> said about a path of a lab.</summary>
+internal sealed record Measured(int ExitCode, string Error, JsonElement? Json)
+{
+    public double Lower => Json!.Value.GetProperty("lower_seconds").GetDouble();
+
+    public double? Upper => Json!.Value.GetProperty("upper_seconds") is { ValueKind: JsonValueKind.Number } n ? n.GetDouble() : null;
+
+    public string Class => Json!.Value.GetProperty("class").GetString()!;
+
+    public double Elapsed => Json!.Value.GetProperty("elapsed_seconds").GetDouble();
+
+    public int Connections => Json!.Value.GetProperty("connections_used").GetInt32();
+
+    public bool? KeepaliveRefreshes => Flag("keepalive_refreshes");
+
+    public bool? PayloadRefreshes => Flag("payload_refreshes");
+
+    public bool? ServerFirstPasses => Flag("server_first_passes");
+
+    public string? Hop => Json!.Value.GetProperty("hop").GetString();
+
+    /// <summary>The interval holds the timeout, is no wider than 5 % or a second, and was found in time.</summary>
+    public void ShouldBracket(double timeout)
+    {
+        ExitCode.ShouldBe(0, Error);
+        Console.WriteLine(string.Create(CultureInfo.InvariantCulture, $"T = {timeout} s: {Class} [{Lower}, {Upper}] after {Elapsed} s ({Elapsed / timeout:0.00} T), {Connections} connections"));
+        Lower.ShouldBeLessThanOrEqualTo(timeout, Json.ToString());
+        Upper.ShouldNotBeNull(Json.ToString());
+        Upper.Value.ShouldBeGreaterThanOrEqualTo(timeout, Json.ToString());
+        (Upper.Value - Lower).ShouldBeLessThanOrEqualTo(Math.Max(1, Lower * 0.05) + 0.001, Json.ToString());
+        Connections.ShouldBeLessThanOrEqualTo(32);
+        Elapsed.ShouldBeLessThanOrEqualTo(timeout * 3);
+    }
+
+    private bool? Flag(string name) => Json!.Value.GetProperty(name).ValueKind switch
+    {
+        JsonValueKind.True => true,
+        JsonValueKind.False => false,
+        _ => null,
+    };
+}
+
+/// <summary>Runs <c>conn-sidecar measure</c> on the worker host of a lab, as an operator would.</summary>
+internal static class MeasuredPath
+{
+    public const string Password = "not-to-be-seen";
+
+    public static async Task<Measured> TcpAsync(TestLab lab, int port, params IEnumerable<string> arguments) =>
+        await RunAsync(lab, $"{lab.Network.DatabaseAddress4}:{port}", arguments);
+
+    public static async Task<Measured> PostgreSqlAsync(TestLab lab, int port = Database.Port, params IEnumerable<string> arguments)
+    {
+        var dsn = Path.Combine(lab.Directory, $"measure-{Guid.NewGuid():n}.dsn");
+        await File.WriteAllTextAsync(dsn, $"host=elsewhere user=postgres dbname=postgres password={Password}\n");
+        File.SetUnixFileMode(dsn, UnixFileMode.UserRead | UnixFileMode.UserWrite);
+        return await RunAsync(lab, $"{lab.Network.DatabaseAddress4}:{port}", ["--protocol", "postgresql", "--dsn-file", dsn, .. arguments]);
+    }
+
+    /// <summary>Sessions of the measuring that the server has now.</summary>
+    public static async Task<long> SessionsAsync(TestLab lab)
+    {
+        await using var connection = await lab.Database.ConnectLocallyAsync();
+        await using var command = new NpgsqlCommand("SELECT count(*) FROM pg_stat_activity WHERE application_name = 'conn-sidecar'", connection);
+        return (long)(await command.ExecuteScalarAsync())!;
+    }
+
+    public static async Task ExecuteAsync(TestLab lab, params IEnumerable<string> statements)
+    {
+        await using var connection = await lab.Database.ConnectLocallyAsync();
+        foreach (var statement in statements)
+        {
+            await using var command = new NpgsqlCommand(statement, connection);
+            await command.ExecuteNonQueryAsync();
+        }
+    }
+
+    /// <summary>A listener on the database host that accepts and keeps quiet, and closes each connection after a time if one is given.</summary>
+    public static Socket Listen(TestLab lab, int port, TimeSpan? closeAfter = null)
+    {
+        var listener = lab.Network.Database.Inside(() => new Socket(AddressFamily.InterNetwork, SocketType.Stream, ProtocolType.Tcp));
+        listener.Bind(new IPEndPoint(IPAddress.Any, port));
+        listener.Listen(64);
+        _ = AcceptAsync();
+        return listener;
+
+        async Task AcceptAsync()
+        {
+            var kept = new List<Socket>();
+            try
+            {
+                while (true)
+                {
+                    var socket = await listener.AcceptAsync();
+                    kept.Add(socket);
+                    if (closeAfter is { } time)
+                        _ = CloseAsync(socket, time);
+                }
+            }
+            catch (SocketException)
+            {
+                kept.ForEach(s => s.Dispose());
+            }
+        }
+
+        static async Task CloseAsync(Socket socket, TimeSpan time)
+        {
+            await Task.Delay(time);
+            socket.Dispose();
+        }
+    }
+
+    private static async Task<Measured> RunAsync(TestLab lab, string endpoint, IEnumerable<string> arguments)
+    {
+        var result = await lab.Network.Worker.TryRunAsync([AgentProcess.Binary, "measure", endpoint, "--json", .. arguments]);
+        (result.Output + result.Error).ShouldNotContain(Password);
+        return new Measured(result.ExitCode, result.Error, result.ExitCode == 0 ? JsonDocument.Parse(result.Output).RootElement : null);
+    }
+}
