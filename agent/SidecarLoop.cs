@@ -2,6 +2,7 @@ using System.Diagnostics;
 using Microsoft.Extensions.Logging;
 using Sidecar.Agent.Configuration;
 using Sidecar.Agent.Judgement;
+using Sidecar.Agent.Judgement.IdleTimeout;
 using Sidecar.Agent.Remedies;
 using Sidecar.Agent.Telemetry;
 using Sidecar.Agent.Tracking;
@@ -318,6 +319,11 @@ internal sealed class SidecarLoop : IDisposable
             var evidence = connection.Evidence(now);
             connection.Judged = Judge.Decide(evidence, path.Evidence(connection.SilenceStart, now));
 
+            if (connection.Judged is { Verdict: Verdict.Stuck } or { Reason: Reason.ProbesUnanswered } && connection.TakeLostGap() is { } gap)
+            {
+                path.Note(new Observation(gap, GapOutcome.Lost, DateTimeOffset.UtcNow, EvidenceSource.Passive));
+            }
+
             // Every silent connection needs to know whether its path is up, and every retransmission asks anew.
             if (evidence is { Unacknowledged: > 0, Timeouts: > 0, ZeroWindow: false } or { Unacknowledged: 0, Probing: not null, AnswerAwaited: false }
                 && connection.SilenceStart is { } silenceStart
@@ -426,7 +432,7 @@ internal sealed class SidecarLoop : IDisposable
     private UpstreamStatus Status(Upstream upstream)
     {
         var last = _paths.All.Where(path => path.Upstream == upstream && path.Last is not null).Select(path => path.Last!).MaxBy(probe => probe.Ended);
-        var (lower, upper) = upstream.IdleTimeout;
+        var (lower, upper) = IdleTimeout(upstream);
         return new UpstreamStatus
         {
             Name = upstream.Name,
@@ -437,6 +443,18 @@ internal sealed class SidecarLoop : IDisposable
             IdleTimeoutUpper = upper,
             Advice = [],
         };
+    }
+
+    /// <summary>As declared, or what the best observed of the upstream's paths is known to have.</summary>
+    private (TimeSpan? Lower, TimeSpan? Upper) IdleTimeout(Upstream upstream)
+    {
+        if (upstream.Section.IdleTimeout is { Source: IdleTimeoutSource.Declared, Value: var declared })
+        {
+            return (declared, declared);
+        }
+
+        var best = _paths.All.Where(path => path.Upstream == upstream && path.Estimate is not null).Select(path => path.Estimate!).MaxBy(estimate => (estimate.Upper is not null, estimate.Count));
+        return best is null ? (null, null) : (best.Lower > TimeSpan.Zero ? best.Lower : null, best.Upper);
     }
 
     private void Problem(string problem)

@@ -39,7 +39,7 @@ internal sealed class KeepaliveArmer(ProcessReader processes, OwnerTable owners,
             return;
         }
 
-        var bound = connection.Upstream.IdleTimeout.Lower;
+        var bound = connection.Path!.IdleTimeout.Lower;
         if (section.Keepalive)
         {
             if (protection is null || now >= protection.NextLook || (protection.Armed is not null && protection.Bound != bound && !protection.IsForTestOnly))

@@ -1,3 +1,5 @@
+using Sidecar.Agent.Judgement;
+using Sidecar.Agent.Judgement.IdleTimeout;
 using Sidecar.Probes;
 using Sidecar.Probes.Namespaces;
 using Sidecar.Probes.SockDiag;
@@ -145,11 +147,17 @@ public sealed class ConnectionTable
 
     private static void Update(TrackedConnection connection, in SocketObservation socket, TimeSpan now)
     {
-        var (sent, failed) = connection.Update(socket, now);
-        connection.Path!.LastUsed = now;
-        if (sent > 0)
+        var lesson = connection.Update(socket, now);
+        var path = connection.Path!;
+        path.LastUsed = now;
+        if (lesson.Sent > 0)
         {
-            connection.Path.Loss.Add(sent, failed, now);
+            path.Loss.Add(lesson.Sent, lesson.Failed, now);
+        }
+
+        if (lesson.Survived >= ForgottenOdds.ShortestGap)
+        {
+            path.Note(new Observation(lesson.Survived, GapOutcome.Survived, DateTimeOffset.UtcNow, EvidenceSource.Passive));
         }
     }
 

@@ -12,7 +12,7 @@ internal static class Explanation
     {
         var evidence = connection.Evidence(now);
         var idle = Text(evidence.Idle);
-        var (lower, _) = connection.Upstream.IdleTimeout;
+        var (lower, _) = connection.Path!.IdleTimeout;
         return connection.Judged.Reason switch
         {
             Reason.NoTcpInfo => "the kernel gave no TCP_INFO; nothing can be judged",

@@ -1,4 +1,6 @@
+using Sidecar.Agent.Configuration;
 using Sidecar.Agent.Judgement;
+using Sidecar.Agent.Judgement.IdleTimeout;
 using Sidecar.Probes.Namespaces;
 using Sidecar.Probes.Paths;
 using Sidecar.Probes.SockDiag;
@@ -23,6 +25,7 @@ public sealed class PathTracker
     /// <summary>And of one that is down.</summary>
     private static readonly TimeSpan SpacingWhenDown = TimeSpan.FromSeconds(1);
 
+    private readonly PathEstimator _estimator = new();
     private Task<FreshConnectResult>? _running;
     private TimeSpan _runningSince;
     private TimeSpan _lastEnded = TimeSpan.MinValue;
@@ -31,7 +34,12 @@ public sealed class PathTracker
     {
         Key = key;
         Upstream = upstream;
-        Unprovable = upstream.Section.Direction == Configuration.UpstreamDirection.Inbound;
+        if (upstream.Section.IdleTimeout is { Source: IdleTimeoutSource.Declared, Value: var declared })
+        {
+            IdleTimeout = (declared, declared);
+        }
+
+        Unprovable = upstream.Section.Direction == UpstreamDirection.Inbound;
     }
 
     public PathKey Key { get; }
@@ -40,6 +48,15 @@ public sealed class PathTracker
 
     /// <summary>How often transmissions fail on this path.</summary>
     public LossEstimate Loss { get; } = new();
+
+    /// <summary>
+    /// Bounds of the path's idle timeout as judgement and remedies use them: as declared, or as estimated once a loss is
+    /// known and nothing contradicts it. Both null where unknown; survived gaps alone say nothing about where it ends.
+    /// </summary>
+    public (TimeSpan? Lower, TimeSpan? Upper) IdleTimeout { get; private set; }
+
+    /// <summary>What is known by observation, or null before the first.</summary>
+    internal IdleTimeoutEstimate? Estimate { get; private set; }
 
     /// <summary>True for inbound upstreams: nobody can connect to a client.</summary>
     public bool Unprovable { get; }
@@ -115,7 +132,7 @@ public sealed class PathTracker
     /// <summary>What the path says about a stall that began at <paramref name="stallStart"/>.</summary>
     public PathEvidence Evidence(TimeSpan? stallStart, TimeSpan now)
     {
-        var (lower, upper) = Upstream.IdleTimeout;
+        var (lower, upper) = IdleTimeout;
         return new PathEvidence
         {
             State = State(stallStart),
@@ -124,6 +141,23 @@ public sealed class PathTracker
             IdleTimeoutLower = lower,
             IdleTimeoutUpper = upper,
         };
+    }
+
+    /// <summary>
+    /// Takes a gap that a connection survived or was lost after. Gaps shorter than any middlebox's timeout say nothing.
+    /// </summary>
+    internal void Note(in Observation observation)
+    {
+        if (Upstream.Section.IdleTimeout.Source != IdleTimeoutSource.Measure || observation.Gap < ForgottenOdds.ShortestGap)
+        {
+            return;
+        }
+
+        _estimator.Add(observation);
+        Estimate = _estimator.Estimate(observation.At);
+        IdleTimeout = Estimate is { Upper: { } upper, Contradicted: false, Lower: var lower }
+            ? (lower > ForgottenOdds.ShortestGap ? lower : ForgottenOdds.ShortestGap, upper)
+            : (null, null);
     }
 
     /// <summary>Throws away what is known, because the agent was not awake to keep it true.</summary>

@@ -3,6 +3,12 @@ using Sidecar.Probes.SockDiag;
 
 namespace Sidecar.Agent.Tracking;
 
+/// <summary>What one observation of a connection teaches about its path.</summary>
+/// <param name="Sent">Transmissions that have been answered or repeated since the last lesson; zero while a stall goes on.</param>
+/// <param name="Failed">Those of them that had to be repeated.</param>
+/// <param name="Survived">A rest after which something came back; zero where there was none.</param>
+public readonly record struct PathLesson(uint Sent, uint Failed, TimeSpan Survived);
+
 /// <summary>
 /// What is remembered of one connection between looks: when segments last moved, and the stall in progress. Fed with
 /// observations and monotonic time; asks no clock itself.
@@ -87,10 +93,10 @@ public sealed class TrackedConnection(SocketKey key, Upstream upstream, ulong na
     public ulong BytesAcknowledged => _bytesAcked;
 
     /// <summary>
-    /// Takes one observation. Deltas of transmissions that were answered go to the path's loss estimate.
+    /// Takes one observation.
     /// </summary>
-    /// <returns>Transmissions and failures since the last settled look, or zeros while a stall goes on.</returns>
-    public (uint Sent, uint Failed) Update(in SocketObservation socket, TimeSpan now)
+    /// <returns>What the path can learn from it.</returns>
+    public PathLesson Update(in SocketObservation socket, TimeSpan now)
     {
         var info = socket.Info;
         var moved = !_seen || info.SegmentsIn != _segmentsIn || info.SegmentsOut != _segmentsOut;
@@ -116,12 +122,18 @@ public sealed class TrackedConnection(SocketKey key, Upstream upstream, ulong na
         }
 
         UpdateProbing(socket, now, answered);
-        (uint Sent, uint Failed) settled = default;
+        PathLesson lesson = default;
+        if (_seen && socket.Info.SegmentsIn != _segmentsIn)
+        {
+            // Something came back after a rest: the path survived at least the rest that the last look had seen.
+            lesson = lesson with { Survived = Positive(LastLook - movedBefore) };
+        }
+
         if (_stall is null || answered)
         {
             if (_seen)
             {
-                settled = (info.DataSegmentsOut - _settledSegments, info.TotalRetransmissions - _settledRetransmissions);
+                lesson = lesson with { Sent = info.DataSegmentsOut - _settledSegments, Failed = info.TotalRetransmissions - _settledRetransmissions };
             }
 
             _settledSegments = info.DataSegmentsOut;
@@ -137,7 +149,22 @@ public sealed class TrackedConnection(SocketKey key, Upstream upstream, ulong na
         _seen = true;
         Last = socket;
         LastLook = now;
-        return settled;
+        return lesson;
+    }
+
+    /// <summary>
+    /// The idle gap after which the silence in progress found the connection dead; once per silence, null afterwards or
+    /// where the gap is not known. To be asked when the verdict is conclusive.
+    /// </summary>
+    public TimeSpan? TakeLostGap()
+    {
+        if ((_stall ?? _probing) is not { IsLossTaken: false } silence)
+        {
+            return null;
+        }
+
+        silence.IsLossTaken = true;
+        return silence.IdleBefore;
     }
 
     /// <summary>The evidence of the last look, for the judge.</summary>
@@ -310,6 +337,8 @@ public sealed class TrackedConnection(SocketKey key, Upstream upstream, ulong na
         internal TimeSpan? LastRetransmission { get; set; }
 
         internal int Confirmed { get; private set; }
+
+        internal bool IsLossTaken { get; set; }
 
         /// <summary>Data was sent again. Several times between two looks count once: only the last one's time is known.</summary>
         internal void Retransmitted(TimeSpan sentAt) => Transmitted(sentAt, sentAt);

@@ -24,11 +24,6 @@ public sealed class Upstream
 
     public string Name => _section.Name;
 
-    /// <summary>Bounds of the idle timeout that hold for the upstream's paths; null where unknown, or where none is.</summary>
-    public (TimeSpan? Lower, TimeSpan? Upper) IdleTimeout => _section.IdleTimeout.Source == IdleTimeoutSource.Declared
-        ? (_section.IdleTimeout.Value, _section.IdleTimeout.Value)
-        : (null, null);
-
     public UpstreamSection Section => _section;
 
     /// <summary>The conditions in force, for the kernel's filter and for <see cref="Matches"/>.</summary>
