@@ -13,6 +13,17 @@ internal static class BlackoutAssertions
     /// <summary>No worker process has ended or is new.</summary>
     public static void NoWorkerDied(this Blackout blackout) => blackout.Lab.Web.Workers().ShouldBe(blackout.WorkersBefore);
 
+    /// <summary>Inodes of the workers' own database connections; the agent's fresh connections are none of them.</summary>
+    public static async Task<IReadOnlyList<ulong>> WorkerSocketsAsync(this TestLab lab)
+    {
+        var workers = lab.Web.Workers().Select(w => (int?)w.Pid).ToHashSet();
+        return [.. (await lab.DatabaseSocketsAsync()).Where(s => workers.Contains(s.Pid)).Select(s => s.Inode).Order()];
+    }
+
+    /// <summary>Waits until the running agent shows a connection of this process.</summary>
+    public static Task SeesAsync(this AgentProcess agent, int pid) =>
+        Wait.UntilAsync($"the agent sees {pid}", async () => (await agent.StatusAsync()).Any(c => c.Pid == pid), Wait.Seconds(10));
+
     /// <summary>Nothing was recycled or terminated; what was withheld does not count.</summary>
     public static async Task NothingDoneAsync(this AgentProcess agent)
     {
@@ -38,9 +49,9 @@ internal static class BlackoutAssertions
     /// <summary>The requests that waited behind the sleeper, served now.</summary>
     public static async Task WaitingRequestsAreServedAsync(this Blackout blackout, RequestRecord sleeper)
     {
+        await Wait.UntilAsync("requests flow", () => blackout.Client.Requests.Any(r => r.Sent > sleeper.Ended && r.Ended is not null), Wait.Seconds(10));
         await Wait.UntilAsync("nobody waits", () => blackout.Client.HungWorkers(Wait.Seconds(2)) == 0, Wait.Seconds(20));
-        var waited = blackout.Client.Requests.Where(r => r != sleeper && r.Sent > sleeper.Sent && r.Ended is not null).ToList();
-        waited.ShouldNotBeEmpty();
-        waited.ShouldAllBe(r => r.Outcome == RequestOutcome.Served);
+        blackout.Client.Requests.Where(r => r != sleeper && r.Sent > sleeper.Sent && r.Ended is not null)
+            .ShouldAllBe(r => r.Outcome == RequestOutcome.Served);
     }
 }

@@ -22,7 +22,7 @@ public sealed class PrivilegeTests
     [Fact]
     public async Task Without_any_privilege_the_agent_still_sees_and_judges()
     {
-        await using var blackout = await Blackout.PrepareAsync(new LabOptions(), BlackoutAssertions.EverythingAllowed with { User = "nobody" });
+        await using var blackout = await Blackout.PrepareAsync(new LabOptions(), BlackoutAssertions.EverythingAllowed with { User = "daemon" });
         var agent = blackout.RequireAgent();
         var sleeper = blackout.Client.WakeSleeper();
 

@@ -3,18 +3,15 @@ namespace Sidecar.LabTests;
 /// <summary>Terminate: exactly the worker that hung first, and only where the configuration names it.</summary>
 public sealed class TerminateTests
 {
-    public static TheoryData<string, LabOptions, AgentOptions> Reasons => new()
-    {
-        { "recycle is off", new LabOptions(), BlackoutAssertions.TerminateOnly },
-        { "the kernel refuses to recycle", new LabOptions(), BlackoutAssertions.EverythingAllowed with { WithoutCapabilities = ["net_admin"] } },
-        { "recycle is off, in a container", new LabOptions { Container = true }, BlackoutAssertions.TerminateOnly },
-    };
-
     [Theory]
-    [MemberData(nameof(Reasons), DisableDiscoveryEnumeration = true)]
-    public async Task Terminate_ends_exactly_the_worker_that_hung_first(string reason, LabOptions lab, AgentOptions options)
+    [InlineData("recycle is off")]
+    [InlineData("recycle is off, workers in a namespace of their own")]
+    [InlineData("the kernel refuses to recycle")]
+    public async Task Terminate_ends_exactly_the_worker_that_hung_first(string reason)
     {
-        await using var blackout = await Blackout.PrepareAsync(lab, options);
+        await using var blackout = await Blackout.PrepareAsync(
+            new LabOptions { Container = reason.Contains("namespace") },
+            reason.Contains("refuses") ? BlackoutAssertions.EverythingAllowed with { WithoutCapabilities = ["net_admin"] } : BlackoutAssertions.TerminateOnly);
         var agent = blackout.RequireAgent();
         var sleeper = blackout.Client.WakeSleeper();
 
@@ -40,6 +37,7 @@ public sealed class TerminateTests
     {
         await using var blackout = await Blackout.PrepareAsync(new LabOptions(), BlackoutAssertions.TerminateOnly);
         var sleeper = blackout.Client.WakeSleeper();
+        await Wait.UntilAsync("its query is out", async () => (await blackout.Lab.DatabaseSocketsAsync()).Any(s => s.SendQueue > 0), Wait.Seconds(5));
 
         // A stopped process takes no SIGTERM until it goes on.
         ChildProcess.SendTo(blackout.SleeperPid, Signal.Stop);
@@ -74,18 +72,18 @@ public sealed class TerminateTests
 /// <summary>Terminations that a guardrail withholds. Each has its counterpart in <see cref="TerminateTests"/>, where it happens.</summary>
 public sealed class TerminateGuardrailTests
 {
-    public static TheoryData<string, AgentOptions> Unnamed => new()
-    {
-        { "no section", BlackoutAssertions.TerminateOnly with { WorkersExecutable = null } },
-        { "a section for others", BlackoutAssertions.TerminateOnly with { WorkersExecutable = "/usr/sbin/nginx" } },
-        { "a section with terminate = off", BlackoutAssertions.TerminateOnly with { Terminate = false } },
-    };
-
     [Theory]
-    [MemberData(nameof(Unnamed), DisableDiscoveryEnumeration = true)]
-    public async Task A_worker_that_no_section_names_is_never_signalled(string section, AgentOptions options)
+    [InlineData("no section")]
+    [InlineData("a section for another executable")]
+    [InlineData("a section with terminate = off")]
+    public async Task A_worker_that_no_section_names_is_never_signalled(string section)
     {
-        await using var blackout = await Blackout.PrepareAsync(new LabOptions(), options);
+        await using var blackout = await Blackout.PrepareAsync(new LabOptions(), section switch
+        {
+            "no section" => BlackoutAssertions.TerminateOnly with { WorkersExecutable = null },
+            "a section for another executable" => BlackoutAssertions.TerminateOnly with { WorkersExecutable = "/usr/sbin/nginx" },
+            _ => BlackoutAssertions.TerminateOnly with { Terminate = false },
+        });
         var agent = blackout.RequireAgent();
         var sleeper = blackout.Client.WakeSleeper();
 

@@ -75,7 +75,9 @@ internal sealed class DemoScenario(string title, AgentOptions? agent) : IAsyncDi
     public int WorkerCount => Blackout.WorkersBefore.Count;
 
     /// <summary>What the worker's database driver raised.</summary>
-    public string? DriverError => Sleeper.Outcome == RequestOutcome.Refused ? Sleeper.Error?.Split('\n')[0] : null;
+    public string? DriverError => Sleeper is { Outcome: RequestOutcome.Refused, Error: { } error }
+        ? string.Join(":\n  ", error.Split('\n')[0].Split(": ", 2))
+        : null;
 
     public static string Seconds(TimeSpan? time) => time is { } t ? string.Create(CultureInfo.InvariantCulture, $"{t.TotalSeconds:0.0} s") : "never";
 

@@ -21,12 +21,13 @@ internal static class Demonstration
         Console.WriteLine("""
             conn-sidecar: one blackout, three times at once
 
-            Each column is a lab of its own: 4 uWSGI workers, a router, PostgreSQL. The router
-            forgets connections that are idle for 10 s and tells nobody. Workers 1 to 3 are asked
-            twice a second; worker 4 has slept. At second 0 it is asked too, and its query goes
-            into nothing. All workers share one lock around the database library.
+            Each column is a lab of its own: 4 uWSGI workers, a router, PostgreSQL. The
+            router forgets connections that are idle for 10 s and tells nobody. Workers
+            1 to 3 are asked twice a second; worker 4 has slept. At second 0 it is asked
+            too, and its query goes into nothing. All workers share one lock around the
+            database library.
 
-              #  a request answered    x  a request answered with an error
+              #     a request answered        x  a request answered with an error
               hung  workers, of 4, that did not answer for half a second or longer
 
             Building the labs and letting worker 4 sleep takes about 20 s ...
@@ -81,16 +82,19 @@ internal static class Demonstration
 
             What it comes to
             ----------------
-            without the agent   {(hung ? $"all {without.WorkerCount} workers hung for the whole {SecondsAfter} s that we looked; no load," : "NOT the failure that it should be: some request was answered,")}
-                                {(hung ? "no error, no log line. The kernel would give up after 15 minutes." : $"or worker 4 was released after {DemoScenario.Seconds(without.Release())}.")}
-            agent, recycle      worker 4 was released {DemoScenario.Seconds(recycle.Release())} after its first unanswered send,
-                                {recycle.HeldUp()} waiting requests went on, and requests flowed again after {DemoScenario.Seconds(recycle.FlowsAgain())}.
-                                Processes that died: {Pids(recycle.Gone())}. The worker's driver raised
-                                {recycle.DriverError ?? "nothing"}
-            agent, terminate    worker 4 was released {DemoScenario.Seconds(terminate.Release())} after its first unanswered send,
-                                {terminate.HeldUp()} waiting requests went on, and requests flowed again after {DemoScenario.Seconds(terminate.FlowsAgain())}.
-                                Processes that died: {Pids(terminate.Gone())} (worker 4 was {terminate.SleeperPid}); respawned: {Pids(terminate.Respawned())};
-                                {(terminated ? $"the other {terminate.WorkerCount - 1} kept their processes and recovered." : "that is not what should have happened.")}
+            without the agent
+              {(hung ? $"All {without.WorkerCount} workers hung for the whole {SecondsAfter} s that we looked: no load, no error," : "NOT the failure that it should be: some request was answered, or worker 4 was")}
+              {(hung ? "no log line. The kernel would give up after 15 minutes." : $"released after {DemoScenario.Seconds(without.Release())}.")}
+            agent, recycle
+              worker 4 was released {DemoScenario.Seconds(recycle.Release())} after its first unanswered send; requests
+              flowed again after {DemoScenario.Seconds(recycle.FlowsAgain())}, among them {recycle.HeldUp()} that had waited.
+              Processes that died: {Pids(recycle.Gone())}. What the worker's database driver raised:
+              {recycle.DriverError ?? "nothing"}
+            agent, terminate
+              worker 4 was released {DemoScenario.Seconds(terminate.Release())} after its first unanswered send; requests
+              flowed again after {DemoScenario.Seconds(terminate.FlowsAgain())}, among them {terminate.HeldUp()} that had waited.
+              Processes that died: {Pids(terminate.Gone())} (worker 4 was pid {terminate.SleeperPid}); new: {Pids(terminate.Respawned())}.
+              {(terminated ? $"The other {terminate.WorkerCount - 1} kept their processes and recovered." : "That is not what should have happened.")}
 
             {Verdict("without the agent the site is down for as long as one looks", hung)}
             {Verdict($"recycle: requests flow within {Promise.TotalSeconds} s, and no process dies", recycled)}
