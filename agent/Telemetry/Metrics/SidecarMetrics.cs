@@ -24,11 +24,13 @@ internal sealed class SidecarMetrics : IDisposable
     private readonly Counter<long> terminated;
     private readonly Counter<long> withheld;
     private readonly Counter<long> incidents;
+    private readonly Counter<double> blackout;
     private readonly Histogram<double> stuckDuration;
     private readonly Histogram<double> scanDuration;
     private volatile ScanGauges gauges = ScanGauges.Empty;
     private volatile Measurement<long>[] scanSockets = [];
     private volatile Measurement<double>[] lastScan = [];
+    private DateTimeOffset? lastPublished;
 
     /// <summary>Makes the meter and its instruments.</summary>
     /// <param name="version">The agent's version, for <c>build_info</c>.</param>
@@ -44,6 +46,8 @@ internal sealed class SidecarMetrics : IDisposable
         terminated = meter.CreateCounter<long>(Prefix + "terminated_workers", "{signal}", "Signals sent to workers that hung first.");
         withheld = meter.CreateCounter<long>(Prefix + "withheld_remedies", "{remedy}", "Remedies not carried out, by the guardrail that withheld them.");
         incidents = meter.CreateCounter<long>(Prefix + "incidents", "{incident}", "Incidents recorded, by the verdict that led to them.");
+
+        blackout = meter.CreateCounter<double>(Prefix + "blackout_seconds", "s", "Time that connections waited in vain (suspect, stuck or outage), summed over connections.");
 
         stuckDuration = meter.CreateHistogram(
             Prefix + "stuck_duration_seconds",
@@ -96,6 +100,7 @@ internal sealed class SidecarMetrics : IDisposable
                     withheld.Add(0, Tag("upstream", upstream.Name), Tag("remedy", remedy), Tag("guardrail", guardrail));
             }
 
+            blackout.Add(0, Tag("upstream", upstream.Name));
             Aggregator.Ensure(stuckDuration, Tag("upstream", upstream.Name));
         }
 
@@ -136,8 +141,26 @@ internal sealed class SidecarMetrics : IDisposable
         lastScan = [new(endedAt.ToUnixTimeMilliseconds() / 1000.0)];
     }
 
-    /// <summary>Makes one look's findings what the gauges show. The sums are made here, once, and not at each scrape.</summary>
-    public void Publish(AgentSnapshot snapshot) => gauges = ScanGauges.From(snapshot);
+    /// <summary>
+    /// Makes one look's findings what the gauges show. The sums are made here, once, and not at each scrape. Called by
+    /// the loop alone.
+    /// </summary>
+    public void Publish(AgentSnapshot snapshot)
+    {
+        if (lastPublished is { } before && snapshot.Time > before)
+        {
+            // No more than the stall itself has lasted: a clock that was stepped forward adds nothing.
+            var since = snapshot.Time - before;
+            foreach (var connection in snapshot.Connections)
+            {
+                if (connection.StuckFor is { } stuck)
+                    blackout.Add((stuck < since ? stuck : since).TotalSeconds, Tag("upstream", connection.Upstream));
+            }
+        }
+
+        lastPublished = snapshot.Time;
+        gauges = ScanGauges.From(snapshot);
+    }
 
     public void Dispose()
     {

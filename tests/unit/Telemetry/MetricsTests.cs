@@ -94,6 +94,29 @@ public sealed class MetricsTests
     }
 
     [Fact]
+    public void Waiting_in_vain_adds_up_over_connections_and_looks()
+    {
+        using var metrics = new SidecarMetrics("0.1.0", Samples.Guardrails);
+        metrics.Declare(Samples.Configuration("orders-db"));
+        Look(0, 3, 3);
+        Blackout().ShouldBe("0"); // the first look knows no earlier one: how long it was seen is not known
+        Look(1, 4, 4);
+        Blackout().ShouldBe("2");
+        Look(2, 0.25); // one came free, a new stall began
+        Blackout().ShouldBe("2.25");
+        Look(3);
+        Look(-3600, 5); // the clock was stepped back
+        Blackout().ShouldBe("2.25");
+        Look(3600, 6); // and forward again
+        Blackout().ShouldBe("8.25");
+
+        void Look(double second, params double[] stuck) => metrics.Publish(
+            Samples.Snapshot([Samples.Connection(), .. stuck.Select(s => Samples.Connection(Verdict.Stuck, stuck: s))]) with { Time = Samples.Noon.AddSeconds(second) });
+
+        string Blackout() => Scrape(metrics).Split('\n').Single(line => line.StartsWith("conn_sidecar_blackout_seconds_total{", StringComparison.Ordinal)).Split(' ')[1];
+    }
+
+    [Fact]
     public void Another_listener_sees_the_same_instruments()
     {
         using var metrics = new SidecarMetrics("0.1.0", Samples.Guardrails);
@@ -223,6 +246,7 @@ public sealed class MetricsTests
         metrics.IncidentRecorded("orders-db", "stuck");
         metrics.Released("orders-db", TimeSpan.FromSeconds(2.5));
         metrics.Scanned(TimeSpan.FromMilliseconds(3), 10_000, Samples.Noon);
+        metrics.Publish(Samples.Snapshot() with { Time = Samples.Noon.AddSeconds(-1) });
         metrics.Publish(Samples.Snapshot(
             [
                 Samples.Connection(),
