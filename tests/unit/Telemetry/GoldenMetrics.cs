@@ -14,6 +14,8 @@ internal static partial class GoldenMetrics
     /// <summary>Names as they stand in samples, and in queries.</summary>
     public static IReadOnlySet<string> Samples { get; } = Lines.Where(l => !l.StartsWith('#')).Select(l => l.Split('{', ' ')[0]).ToHashSet(StringComparer.Ordinal);
 
+    public static string TypeOf(string family) => Lines.First(l => l.StartsWith($"# TYPE {family} ", StringComparison.Ordinal)).Split(' ')[3];
+
     /// <summary>Label names of a sample.</summary>
     public static IReadOnlySet<string> LabelsOf(string sample) =>
         LabelName().Matches(Lines.First(l => l.StartsWith(sample + "{", StringComparison.Ordinal) || l.StartsWith(sample + " ", StringComparison.Ordinal)))
