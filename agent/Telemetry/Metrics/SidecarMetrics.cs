@@ -30,6 +30,7 @@ internal sealed class SidecarMetrics : IDisposable
     private volatile ScanGauges gauges = ScanGauges.Empty;
     private volatile Measurement<long>[] scanSockets = [];
     private volatile Measurement<double>[] lastScan = [];
+    private volatile string[] workerGroups = [];
     private DateTimeOffset? lastPublished;
 
     /// <summary>Makes the meter and its instruments.</summary>
@@ -72,6 +73,13 @@ internal sealed class SidecarMetrics : IDisposable
         meter.CreateObservableGauge(Prefix + "path_up", () => gauges.PathUp, null, "1 if the last fresh connection to the upstream succeeded, 0 if it failed, absent while none was needed.");
         meter.CreateObservableGauge(Prefix + "path_round_trip_seconds", () => gauges.RoundTrip, "s", "Duration of the last successful fresh connection to the upstream.");
         meter.CreateObservableGauge(Prefix + "path_idle_timeout_seconds", () => gauges.IdleTimeout, "s", "Bounds of the idle timeout of the path to the upstream; absent while unknown.");
+        meter.CreateObservableGauge(Prefix + "worker_processes", () => gauges.WorkerProcesses, "{process}", "Live processes of the group that hold or held a watched connection.");
+        meter.CreateObservableGauge(Prefix + "worker_connections", () => gauges.WorkerConnections, "{connection}", "Watched connections that the worker holds.");
+        meter.CreateObservableGauge(Prefix + "worker_requests_in_flight", () => gauges.WorkerRequests, "{request}", "Watched connections of the worker on which an answer is awaited.");
+        meter.CreateObservableGauge(Prefix + "worker_traffic_share", () => gauges.WorkerTraffic, null, "The worker's share of its group's bytes on watched connections over the last minute; absent where there were none.");
+        meter.CreateObservableGauge(Prefix + "worker_cpu_share", () => gauges.WorkerCpu, null, "CPU time of the worker per time, over the last seconds; 1 is one core.");
+        meter.CreateObservableGauge(Prefix + "worker_resident_bytes", () => gauges.WorkerResident, "By", "Resident memory of the worker.");
+        meter.CreateObservableGauge(Prefix + "worker_resident_growth_bytes_per_second", () => gauges.WorkerGrowth, "By/s", "Slope of the worker's resident memory over the last ten minutes; absent in its first.");
     }
 
     /// <summary>The meter, for exporters that are attached to it by reference.</summary>
@@ -104,6 +112,7 @@ internal sealed class SidecarMetrics : IDisposable
             Aggregator.Ensure(stuckDuration, Tag("upstream", upstream.Name));
         }
 
+        workerGroups = [.. configuration.Workers.Select(workers => workers.Name)];
         foreach (var workers in configuration.Workers)
         {
             foreach (var signal in KnownLabels.Signals)
@@ -159,7 +168,7 @@ internal sealed class SidecarMetrics : IDisposable
         }
 
         lastPublished = snapshot.Time;
-        gauges = ScanGauges.From(snapshot);
+        gauges = ScanGauges.From(snapshot, workerGroups);
     }
 
     public void Dispose()
