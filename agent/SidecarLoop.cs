@@ -38,6 +38,7 @@ internal sealed class SidecarLoop : IDisposable
     private readonly PathTable _paths = new();
     private readonly ConnectionTable _connections;
     private readonly OwnerTable _owners;
+    private readonly WorkerMonitor _workers;
     private readonly IncidentStore? _incidents;
     private readonly RemedyEngine? _remedies;
     private readonly SelfCheck _selfCheck;
@@ -66,6 +67,7 @@ internal sealed class SidecarLoop : IDisposable
         _namespaces = new NamespaceTable(processes);
         _connections = new ConnectionTable(_upstreams, _paths);
         _owners = new OwnerTable(processes, configuration.Workers);
+        _workers = new WorkerMonitor(processes, _owners);
         _incidents = incidents;
         if (incidents is not null)
         {
@@ -395,6 +397,7 @@ internal sealed class SidecarLoop : IDisposable
             Mode = _configuration.Agent.Mode == AgentMode.Observe ? "observe" : "protect",
             Connections = connections,
             Upstreams = [.. _upstreams.Select(Status)],
+            Workers = _workers.Look(_connections.All, now),
             Limitations = limitations,
         };
         _metrics.Publish(snapshot);

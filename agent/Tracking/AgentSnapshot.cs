@@ -27,6 +27,9 @@ public sealed record AgentSnapshot
     /// <summary>Per-upstream findings, in configuration order.</summary>
     public required IReadOnlyList<UpstreamStatus> Upstreams { get; init; }
 
+    /// <summary>Findings per worker process of the [workers:…] groups, a few seconds old at most.</summary>
+    public IReadOnlyList<WorkerStatus> Workers { get; init; } = [];
+
     /// <summary>What the agent cannot do here and why (missing capability, kernel option …); empty when all is possible.</summary>
     public required IReadOnlyList<string> Limitations { get; init; }
 }
@@ -65,6 +68,35 @@ public sealed record ConnectionStatus
 
     /// <summary>The kernel's cookie of the socket, 64 bits.</summary>
     public required ulong Cookie { get; init; }
+}
+
+/// <summary>One worker process as an operator sees it.</summary>
+public sealed record WorkerStatus
+{
+    /// <summary>Name of its [workers:…] section.</summary>
+    public required string Workers { get; init; }
+
+    /// <summary>Its number in the group, from 0; kept while it lives, then given to the next one.</summary>
+    public required int Index { get; init; }
+
+    public required int Pid { get; init; }
+
+    /// <summary>Watched connections that it holds.</summary>
+    public required int Connections { get; init; }
+
+    /// <summary>Those of them on which an answer is awaited.</summary>
+    public required int RequestsInFlight { get; init; }
+
+    /// <summary>Its share of the group's bytes on watched connections over the last minute, 0 to 1; null where the group had none.</summary>
+    public required double? TrafficShare { get; init; }
+
+    /// <summary>CPU time per time since the last look at it, 1 being one core; null at the first.</summary>
+    public required double? CpuShare { get; init; }
+
+    public required long ResidentBytes { get; init; }
+
+    /// <summary>Slope of the resident memory over the last ten minutes, bytes per second; null in the first minute.</summary>
+    public required double? ResidentGrowth { get; init; }
 }
 
 /// <summary>One upstream as an operator sees it.</summary>

@@ -45,6 +45,9 @@ public sealed class OwnerTable(ProcessReader processes, IReadOnlyList<WorkersSec
     /// <summary>Processes whose descriptors could not be listed in the last walk.</summary>
     public int Unreadable => _owners.Unreadable;
 
+    /// <summary>Live processes of [workers:…] groups, each from its first watched connection on.</summary>
+    public IEnumerable<OwnerInfo> Workers => _infos.Values.Where(info => info.Workers is not null);
+
     /// <summary>Walks /proc when one of the inodes is new (or due for another try).</summary>
     public void Resolve(IEnumerable<uint> inodes, TimeSpan now)
     {

@@ -36,6 +36,16 @@ public sealed class ProcessReader
         return TryReadFile($"{_root}/{pid}/stat", buffer, out var length) && TryParseStat(buffer[..length], out stat) && stat.Identity.Pid == pid;
     }
 
+    /// <summary>Reads what the process has used; false when it has gone, or another has its pid.</summary>
+    public bool TryReadUsage(ProcessIdentity identity, out ProcessUsage usage)
+    {
+        usage = default;
+        Span<byte> buffer = stackalloc byte[1024];
+        return TryReadFile($"{_root}/{identity.Pid}/stat", buffer, out var length)
+            && ProcessUsage.TryParse(buffer[..length], Environment.SystemPageSize, out usage)
+            && usage.Identity == identity;
+    }
+
     /// <summary>
     /// Parses a stat line. comm may hold spaces, parentheses and newlines, so it ends at the last ')'.
     /// </summary>

@@ -74,7 +74,7 @@ internal sealed class HttpEndpoint : IAsyncDisposable
             ["/readyz"] = Readyz,
             ["/api/v1/connections"] = Connections,
             ["/api/v1/incidents"] = Incidents,
-            ["/api/v1/paths"] = Paths,
+            ["/api/v1/paths"] = UpstreamPaths,
             ["/check/db"] = context => Check(context, Checks.Database),
             ["/check/pool"] = context => Check(context, Checks.Pool),
             ["/check/host"] = context => Plain(context, 200, Dns.GetHostName()),
@@ -83,6 +83,9 @@ internal sealed class HttpEndpoint : IAsyncDisposable
 
     /// <summary>The address in use (with the port the kernel chose, where 0 was asked for); null while not bound.</summary>
     public IPEndPoint? Bound { get; private set; }
+
+    /// <summary>The paths that are answered.</summary>
+    public IReadOnlyCollection<string> Paths => routes.Keys;
 
     /// <summary>Why the endpoint is not there, for the agent's list of limitations; null while it is.</summary>
     public string? Problem { get; private set; }
@@ -248,7 +251,7 @@ internal sealed class HttpEndpoint : IAsyncDisposable
         return Large(context, body => ApiJson.WriteConnectionsAsync(body.BodyWriter, sources.Snapshot()!, upstream, verdict, context.RequestAborted));
     }
 
-    private Task Paths(HttpContext context) =>
+    private Task UpstreamPaths(HttpContext context) =>
         Large(context, body => ApiJson.WritePathsAsync(body.BodyWriter, sources.Snapshot()!, context.RequestAborted));
 
     private Task Incidents(HttpContext context)

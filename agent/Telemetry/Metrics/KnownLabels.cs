@@ -1,3 +1,4 @@
+using System.Globalization;
 using Sidecar.Agent.Judgement;
 
 namespace Sidecar.Agent.Telemetry;
@@ -19,6 +20,12 @@ internal static class KnownLabels
 
     /// <summary>Remedies that a guardrail can withhold.</summary>
     public static readonly IReadOnlyList<string> Remedies = [.. Enum.GetValues<Remedy>().Where(r => r != Remedy.None).Select(RemedyNames.ToName)];
+
+    /// <summary>
+    /// Numbers of workers in a group. Those beyond are counted but not shown one by one: a label needs a bound, and a
+    /// group of so many is read by its extremes.
+    /// </summary>
+    public static readonly IReadOnlyList<string> WorkerNumbers = [.. Enumerable.Range(0, 64).Select(i => i.ToString(CultureInfo.InvariantCulture))];
 
     /// <summary>Verdicts that make an incident.</summary>
     public static readonly IReadOnlyList<string> Causes = ["expired", "stuck", "outage", "blocked-by-peer"];

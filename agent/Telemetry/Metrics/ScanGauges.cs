@@ -19,7 +19,18 @@ internal sealed class ScanGauges
     public Measurement<double>[] RoundTrip { get; private init; } = [];
     public Measurement<double>[] IdleTimeout { get; private init; } = [];
 
-    public static ScanGauges From(AgentSnapshot snapshot)
+    public Measurement<long>[] WorkerProcesses { get; private init; } = [];
+    public Measurement<long>[] WorkerConnections { get; private init; } = [];
+    public Measurement<long>[] WorkerRequests { get; private init; } = [];
+    public Measurement<double>[] WorkerTraffic { get; private init; } = [];
+    public Measurement<double>[] WorkerCpu { get; private init; } = [];
+    public Measurement<long>[] WorkerResident { get; private init; } = [];
+    public Measurement<double>[] WorkerGrowth { get; private init; } = [];
+
+    /// <summary>Sums a look up.</summary>
+    /// <param name="snapshot">The look.</param>
+    /// <param name="workerGroups">Names of the [workers:…] sections; one without processes counts 0.</param>
+    public static ScanGauges From(AgentSnapshot snapshot, IReadOnlyList<string> workerGroups)
     {
         var sums = new Dictionary<string, Sum>(StringComparer.Ordinal);
         foreach (var upstream in snapshot.Upstreams)
@@ -61,6 +72,26 @@ internal sealed class ScanGauges
                 idleTimeout.Add(new(upper.TotalSeconds, Tag("upstream", upstream.Name), Tag("bound", "upper")));
         }
 
+        var processes = workerGroups.ToDictionary(name => name, _ => 0, StringComparer.Ordinal);
+        List<Measurement<long>> workerConnections = [], requests = [], resident = [];
+        List<Measurement<double>> traffic = [], cpu = [], growth = [];
+        foreach (var worker in snapshot.Workers)
+        {
+            CollectionsMarshal.GetValueRefOrAddDefault(processes, worker.Workers, out _)++;
+            if (worker.Index >= KnownLabels.WorkerNumbers.Count)
+                continue;
+            KeyValuePair<string, object?>[] tags = [Tag("workers", worker.Workers), Tag("worker", KnownLabels.WorkerNumbers[worker.Index])];
+            workerConnections.Add(new(worker.Connections, tags));
+            requests.Add(new(worker.RequestsInFlight, tags));
+            resident.Add(new(worker.ResidentBytes, tags));
+            if (worker.TrafficShare is { } share)
+                traffic.Add(new(share, tags));
+            if (worker.CpuShare is { } cores)
+                cpu.Add(new(cores, tags));
+            if (worker.ResidentGrowth is { } slope)
+                growth.Add(new(slope, tags));
+        }
+
         return new ScanGauges
         {
             Protecting = [new(string.Equals(snapshot.Mode, "protect", StringComparison.Ordinal) ? 1 : 0)],
@@ -71,6 +102,13 @@ internal sealed class ScanGauges
             PathUp = [.. pathUp],
             RoundTrip = [.. roundTrip],
             IdleTimeout = [.. idleTimeout],
+            WorkerProcesses = [.. processes.Select(group => new Measurement<long>(group.Value, Tag("workers", group.Key)))],
+            WorkerConnections = [.. workerConnections],
+            WorkerRequests = [.. requests],
+            WorkerTraffic = [.. traffic],
+            WorkerCpu = [.. cpu],
+            WorkerResident = [.. resident],
+            WorkerGrowth = [.. growth],
         };
     }
 

@@ -24,11 +24,14 @@ internal sealed class SidecarMetrics : IDisposable
     private readonly Counter<long> terminated;
     private readonly Counter<long> withheld;
     private readonly Counter<long> incidents;
+    private readonly Counter<double> blackout;
     private readonly Histogram<double> stuckDuration;
     private readonly Histogram<double> scanDuration;
     private volatile ScanGauges gauges = ScanGauges.Empty;
     private volatile Measurement<long>[] scanSockets = [];
     private volatile Measurement<double>[] lastScan = [];
+    private volatile string[] workerGroups = [];
+    private DateTimeOffset? lastPublished;
 
     /// <summary>Makes the meter and its instruments.</summary>
     /// <param name="version">The agent's version, for <c>build_info</c>.</param>
@@ -44,6 +47,8 @@ internal sealed class SidecarMetrics : IDisposable
         terminated = meter.CreateCounter<long>(Prefix + "terminated_workers", "{signal}", "Signals sent to workers that hung first.");
         withheld = meter.CreateCounter<long>(Prefix + "withheld_remedies", "{remedy}", "Remedies not carried out, by the guardrail that withheld them.");
         incidents = meter.CreateCounter<long>(Prefix + "incidents", "{incident}", "Incidents recorded, by the verdict that led to them.");
+
+        blackout = meter.CreateCounter<double>(Prefix + "blackout_seconds", "s", "Time that connections waited in vain (suspect, stuck or outage), summed over connections.");
 
         stuckDuration = meter.CreateHistogram(
             Prefix + "stuck_duration_seconds",
@@ -68,6 +73,13 @@ internal sealed class SidecarMetrics : IDisposable
         meter.CreateObservableGauge(Prefix + "path_up", () => gauges.PathUp, null, "1 if the last fresh connection to the upstream succeeded, 0 if it failed, absent while none was needed.");
         meter.CreateObservableGauge(Prefix + "path_round_trip_seconds", () => gauges.RoundTrip, "s", "Duration of the last successful fresh connection to the upstream.");
         meter.CreateObservableGauge(Prefix + "path_idle_timeout_seconds", () => gauges.IdleTimeout, "s", "Bounds of the idle timeout of the path to the upstream; absent while unknown.");
+        meter.CreateObservableGauge(Prefix + "worker_processes", () => gauges.WorkerProcesses, "{process}", "Live processes of the group that hold or held a watched connection.");
+        meter.CreateObservableGauge(Prefix + "worker_connections", () => gauges.WorkerConnections, "{connection}", "Watched connections that the worker holds.");
+        meter.CreateObservableGauge(Prefix + "worker_requests_in_flight", () => gauges.WorkerRequests, "{request}", "Watched connections of the worker on which an answer is awaited.");
+        meter.CreateObservableGauge(Prefix + "worker_traffic_share", () => gauges.WorkerTraffic, null, "The worker's share of its group's bytes on watched connections over the last minute; absent where there were none.");
+        meter.CreateObservableGauge(Prefix + "worker_cpu_share", () => gauges.WorkerCpu, null, "CPU time of the worker per time, over the last seconds; 1 is one core.");
+        meter.CreateObservableGauge(Prefix + "worker_resident_bytes", () => gauges.WorkerResident, "By", "Resident memory of the worker.");
+        meter.CreateObservableGauge(Prefix + "worker_resident_growth_bytes_per_second", () => gauges.WorkerGrowth, "By/s", "Slope of the worker's resident memory over the last ten minutes; absent in its first.");
     }
 
     /// <summary>The meter, for exporters that are attached to it by reference.</summary>
@@ -96,9 +108,11 @@ internal sealed class SidecarMetrics : IDisposable
                     withheld.Add(0, Tag("upstream", upstream.Name), Tag("remedy", remedy), Tag("guardrail", guardrail));
             }
 
+            blackout.Add(0, Tag("upstream", upstream.Name));
             Aggregator.Ensure(stuckDuration, Tag("upstream", upstream.Name));
         }
 
+        workerGroups = [.. configuration.Workers.Select(workers => workers.Name)];
         foreach (var workers in configuration.Workers)
         {
             foreach (var signal in KnownLabels.Signals)
@@ -136,8 +150,26 @@ internal sealed class SidecarMetrics : IDisposable
         lastScan = [new(endedAt.ToUnixTimeMilliseconds() / 1000.0)];
     }
 
-    /// <summary>Makes one look's findings what the gauges show. The sums are made here, once, and not at each scrape.</summary>
-    public void Publish(AgentSnapshot snapshot) => gauges = ScanGauges.From(snapshot);
+    /// <summary>
+    /// Makes one look's findings what the gauges show. The sums are made here, once, and not at each scrape. Called by
+    /// the loop alone.
+    /// </summary>
+    public void Publish(AgentSnapshot snapshot)
+    {
+        if (lastPublished is { } before && snapshot.Time > before)
+        {
+            // No more than the stall itself has lasted: a clock that was stepped forward adds nothing.
+            var since = snapshot.Time - before;
+            foreach (var connection in snapshot.Connections)
+            {
+                if (connection.StuckFor is { } stuck)
+                    blackout.Add((stuck < since ? stuck : since).TotalSeconds, Tag("upstream", connection.Upstream));
+            }
+        }
+
+        lastPublished = snapshot.Time;
+        gauges = ScanGauges.From(snapshot, workerGroups);
+    }
 
     public void Dispose()
     {

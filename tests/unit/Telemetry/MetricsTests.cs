@@ -94,6 +94,29 @@ public sealed class MetricsTests
     }
 
     [Fact]
+    public void Waiting_in_vain_adds_up_over_connections_and_looks()
+    {
+        using var metrics = new SidecarMetrics("0.1.0", Samples.Guardrails);
+        metrics.Declare(Samples.Configuration("orders-db"));
+        Look(0, 3, 3);
+        Blackout().ShouldBe("0"); // the first look knows no earlier one: how long it was seen is not known
+        Look(1, 4, 4);
+        Blackout().ShouldBe("2");
+        Look(2, 0.25); // one came free, a new stall began
+        Blackout().ShouldBe("2.25");
+        Look(3);
+        Look(-3600, 5); // the clock was stepped back
+        Blackout().ShouldBe("2.25");
+        Look(3600, 6); // and forward again
+        Blackout().ShouldBe("8.25");
+
+        void Look(double second, params double[] stuck) => metrics.Publish(
+            Samples.Snapshot([Samples.Connection(), .. stuck.Select(s => Samples.Connection(Verdict.Stuck, stuck: s))]) with { Time = Samples.Noon.AddSeconds(second) });
+
+        string Blackout() => Scrape(metrics).Split('\n').Single(line => line.StartsWith("conn_sidecar_blackout_seconds_total{", StringComparison.Ordinal)).Split(' ')[1];
+    }
+
+    [Fact]
     public void Another_listener_sees_the_same_instruments()
     {
         using var metrics = new SidecarMetrics("0.1.0", Samples.Guardrails);
@@ -197,7 +220,7 @@ public sealed class MetricsTests
             .SelectMany(line => line[(line.IndexOf('{') + 1)..line.IndexOf('}')].Split(','))
             .Select(pair => pair[..pair.IndexOf('=')])
             .Distinct(StringComparer.Ordinal);
-        names.ShouldBe(["upstream", "verdict", "version", "cause", "outcome", "bound", "reason", "le", "workers", "signal", "remedy", "guardrail"], ignoreOrder: true);
+        names.ShouldBe(["upstream", "verdict", "version", "cause", "outcome", "bound", "reason", "le", "workers", "worker", "signal", "remedy", "guardrail"], ignoreOrder: true);
     }
 
     [Fact]
@@ -209,6 +232,22 @@ public sealed class MetricsTests
         metrics.Publish(Samples.Snapshot([.. Enumerable.Range(0, 10_000).Select(i => Samples.Connection(port: 10_000 + i))]));
         Scrape(metrics).Count(c => c == '\n').ShouldBe(one);
         Scrape(metrics).ShouldContain("conn_sidecar_connections{upstream=\"orders-db\",verdict=\"healthy\"} 10000\n");
+    }
+
+    [Fact]
+    public void Of_a_thousand_workers_sixty_four_are_shown_and_all_are_counted()
+    {
+        using var metrics = new SidecarMetrics("0.1.0", Samples.Guardrails);
+        metrics.Declare(Samples.Configuration("orders-db"));
+        Scrape(metrics).ShouldNotContain("conn_sidecar_worker_processes"); // not known before the first look
+        metrics.Publish(Samples.Snapshot());
+        Scrape(metrics).ShouldContain("conn_sidecar_worker_processes{workers=\"web\"} 0\n");
+        metrics.Publish(Samples.Snapshot(workers: [.. Enumerable.Range(0, 1000).Select(i => Samples.Worker(i, share: 0.001))]));
+        var lines = Scrape(metrics).Split('\n');
+        lines.ShouldContain("conn_sidecar_worker_processes{workers=\"web\"} 1000");
+        lines.Count(l => l.StartsWith("conn_sidecar_worker_traffic_share{", StringComparison.Ordinal)).ShouldBe(64);
+        lines.ShouldContain("conn_sidecar_worker_traffic_share{workers=\"web\",worker=\"63\"} 0.001");
+        lines.ShouldNotContain(l => l.Contains("worker=\"64\"", StringComparison.Ordinal));
     }
 
     internal static SidecarMetrics Filled()
@@ -223,6 +262,7 @@ public sealed class MetricsTests
         metrics.IncidentRecorded("orders-db", "stuck");
         metrics.Released("orders-db", TimeSpan.FromSeconds(2.5));
         metrics.Scanned(TimeSpan.FromMilliseconds(3), 10_000, Samples.Noon);
+        metrics.Publish(Samples.Snapshot() with { Time = Samples.Noon.AddSeconds(-1) });
         metrics.Publish(Samples.Snapshot(
             [
                 Samples.Connection(),
@@ -230,7 +270,8 @@ public sealed class MetricsTests
                 Samples.Connection(Verdict.Stuck, idle: 400, stuck: 2.5, keepalive: false),
                 Samples.Connection(Verdict.BlockedByPeer, keepalive: null),
             ],
-            limitations: ["no CAP_KILL: nothing is terminated"]));
+            limitations: ["no CAP_KILL: nothing is terminated"],
+            workers: [Samples.Worker(0, share: 1, cpu: 0.98, growth: 1024.5), Samples.Worker(1, share: 0)]));
         return metrics;
     }
 

@@ -59,7 +59,20 @@ internal static class Samples
         Advice = ["set keepalives_idle=150 in the application"],
     };
 
-    public static AgentSnapshot Snapshot(IReadOnlyList<ConnectionStatus>? connections = null, IReadOnlyList<UpstreamStatus>? upstreams = null, IReadOnlyList<string>? limitations = null) => new()
+    public static WorkerStatus Worker(int index, double? share = null, double? cpu = 0.25, double? growth = null) => new()
+    {
+        Workers = "web",
+        Index = index,
+        Pid = 4711 + index,
+        Connections = 2,
+        RequestsInFlight = 1,
+        TrafficShare = share,
+        CpuShare = cpu,
+        ResidentBytes = 50_000_000,
+        ResidentGrowth = growth,
+    };
+
+    public static AgentSnapshot Snapshot(IReadOnlyList<ConnectionStatus>? connections = null, IReadOnlyList<UpstreamStatus>? upstreams = null, IReadOnlyList<string>? limitations = null, IReadOnlyList<WorkerStatus>? workers = null) => new()
     {
         Time = Noon,
         Scan = 42,
@@ -67,6 +80,7 @@ internal static class Samples
         Mode = "protect",
         Connections = connections ?? [Connection()],
         Upstreams = upstreams ?? [Upstream()],
+        Workers = workers ?? [],
         Limitations = limitations ?? [],
     };
 

@@ -1,0 +1,56 @@
+using System.Buffers.Text;
+
+namespace Sidecar.Probes.Processes;
+
+/// <summary>What a process has used, as /proc/PID/stat says (proc(5)).</summary>
+/// <param name="Identity">Pid and start time.</param>
+/// <param name="Cpu">User and system time of all its threads since its start, to 10 ms.</param>
+/// <param name="ResidentBytes">Resident set; the kernel counts it per CPU, so it may lag by some pages.</param>
+public readonly record struct ProcessUsage(ProcessIdentity Identity, TimeSpan Cpu, long ResidentBytes)
+{
+    /// <summary>USER_HZ: what the kernel counts in towards user space, 100 on all architectures that .NET runs on.</summary>
+    private const long TicksPerSecond = 100;
+
+    /// <summary>Parses a stat line: utime is field 14, stime 15, starttime 22, rss 24 (pages).</summary>
+    internal static bool TryParse(ReadOnlySpan<byte> line, long pageSize, out ProcessUsage usage)
+    {
+        usage = default;
+        var open = line.IndexOf((byte)'(');
+        var close = line.LastIndexOf((byte)')');
+        if (open < 2 || close < open || close + 3 > line.Length || !Utf8Parser.TryParse(line[..open], out int pid, out _))
+        {
+            return false;
+        }
+
+        long user = 0;
+        long system = 0;
+        ulong start = 0;
+        var rest = line[(close + 2)..];
+        for (var field = 3; ; field++)
+        {
+            var end = rest.IndexOf((byte)' ');
+            switch (field)
+            {
+                case 14 when !Utf8Parser.TryParse(rest, out user, out _):
+                case 15 when !Utf8Parser.TryParse(rest, out system, out _):
+                case 22 when !Utf8Parser.TryParse(rest, out start, out _):
+                    return false;
+                case 24:
+                    if (!Utf8Parser.TryParse(rest, out long pages, out _))
+                    {
+                        return false;
+                    }
+
+                    usage = new ProcessUsage(new ProcessIdentity(pid, start), TimeSpan.FromSeconds((double)(user + system) / TicksPerSecond), pages * pageSize);
+                    return true;
+            }
+
+            if (end < 0)
+            {
+                return false;
+            }
+
+            rest = rest[(end + 1)..];
+        }
+    }
+}
