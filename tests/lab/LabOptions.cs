@@ -40,7 +40,7 @@ public sealed record LabOptions
     /// <summary>The workers stand in a namespace of their own that is routed through the worker host.</summary>
     public bool Container { get; init; }
 
-    /// <summary>uWSGI workers.</summary>
+    /// <summary>uWSGI workers; 0: the database alone, for workers that a test brings itself.</summary>
     public int Workers { get; init; } = 4;
 
     /// <summary>TCP keepalive that the application sets on its connections; null: off, as in an untouched stack.</summary>

@@ -57,7 +57,7 @@ public sealed class TestLab : IAsyncDisposable
             if (options.Servers)
             {
                 lab.database = await Database.StartAsync(lab.Network, options, lab.Directory, lab.children);
-                lab.web = await WebApplication.StartAsync(lab.Network, options, lab.database, lab.Directory, lab.children);
+                lab.web = options.Workers == 0 ? null : await WebApplication.StartAsync(lab.Network, options, lab.database, lab.Directory, lab.children);
             }
 
             return lab;

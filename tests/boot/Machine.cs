@@ -1,0 +1,146 @@
+using System.Globalization;
+
+namespace Sidecar.BootTests;
+
+/// <summary>
+/// A booted Debian with a real systemd as its PID 1. It lives on an overlay in memory; nothing of it stays behind when it
+/// is disposed of, when the tests end in whatever way, or when it is killed.
+/// </summary>
+internal sealed class Machine : IAsyncDisposable
+{
+    private static readonly string[] Environment =
+        ["env", "-i", "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root", "LANG=C.UTF-8", "DEBIAN_FRONTEND=noninteractive"];
+
+    private static int count;
+    private readonly ChildProcess process;
+    private readonly string mountPoint;
+    private int leader;
+
+    private Machine(ChildProcess nspawn, string directory)
+    {
+        process = nspawn;
+        mountPoint = directory;
+    }
+
+    /// <summary>Boots one and waits until systemd says that it is running, without a failed unit.</summary>
+    /// <param name="network">The network namespace that it joins; null: none but its own loopback.</param>
+    /// <exception cref="TimeoutException">It did not come up.</exception>
+    public static async Task<Machine> BootAsync(NetworkNamespace? network = null)
+    {
+        if (!System.Environment.IsPrivilegedProcess)
+        {
+            throw new InvalidOperationException("booting a Debian needs root: run the tests as root or with sudo");
+        }
+
+        var root = await DebianRoot.GetAsync();
+        var name = $"sidecar-boot-{System.Environment.ProcessId}-{Interlocked.Increment(ref count)}";
+        var directory = Directory.CreateTempSubdirectory($"{name}-").FullName;
+        var nspawn = ChildProcess.Start(new ChildOptions
+        {
+            Name = name,
+            // When unshare dies (and it dies with this process), the PID namespace dies, and with it everything in it:
+            // a killed nspawn alone would leave the machine behind.
+            CommandLine =
+            [
+                "unshare", "--pid", "--fork", "--kill-child=KILL", "--mount-proc",
+                "sh", Path.Combine(AppContext.BaseDirectory, "machine.sh"), root, directory, name,
+                network is null ? "--private-network" : $"--network-namespace-path={network.Path}",
+            ],
+            Directory = "/",
+        });
+        var machine = new Machine(nspawn, directory);
+        try
+        {
+            await Wait.UntilAsync($"{name} is up", machine.IsUpAsync, Wait.Seconds(90));
+            return machine;
+        }
+        catch (TimeoutException e)
+        {
+            var failed = machine.leader == 0 ? "" : (await machine.TryRunAsync("systemctl", "--failed", "--no-pager")).Output;
+            await machine.DisposeAsync();
+            throw new TimeoutException($"{e.Message}\n{nspawn.Output}\n{failed}", e);
+        }
+    }
+
+    /// <summary>Runs a command inside as root and returns its standard output.</summary>
+    /// <exception cref="CommandFailedException">It ended with another exit code than 0.</exception>
+    public async Task<string> RunAsync(params IReadOnlyList<string> commandLine)
+    {
+        var result = await TryRunAsync(commandLine);
+        return result.ExitCode == 0
+            ? result.Output
+            : throw new CommandFailedException($"{string.Join(' ', commandLine)} ended with {result.ExitCode}: {result.Error}{result.Output}");
+    }
+
+    /// <summary>Runs a command inside as root, whatever its exit code.</summary>
+    public Task<CommandResult> TryRunAsync(params IReadOnlyList<string> commandLine) => Command.TryRunAsync("nsenter", Inside(commandLine));
+
+    /// <summary>Runs a shell script inside as root and returns its standard output.</summary>
+    public Task<string> ShellAsync(string script) => RunAsync("bash", "-euc", script);
+
+    /// <summary>Writes a file inside, with its directories. The path leads over no symbolic link.</summary>
+    public async Task WriteAsync(string path, string content)
+    {
+        Directory.CreateDirectory(Path.GetDirectoryName(PathInside(path))!);
+        await File.WriteAllTextAsync(PathInside(path), content);
+    }
+
+    /// <summary>Copies a file of this host into the machine.</summary>
+    public void CopyIn(string source, string target) => File.Copy(source, PathInside(target), overwrite: true);
+
+    /// <summary>A property of a unit, as <c>systemctl show</c> has it.</summary>
+    public async Task<string> UnitAsync(string property, string unit = "conn-sidecar.service") =>
+        (await RunAsync("systemctl", "show", "--value", "-p", property, unit)).Trim();
+
+    /// <summary>The main process of a unit, by its number inside; 0 where there is none.</summary>
+    public async Task<int> MainPidAsync(string unit = "conn-sidecar.service") =>
+        int.Parse(await UnitAsync("MainPID", unit), CultureInfo.InvariantCulture);
+
+    public async ValueTask DisposeAsync()
+    {
+        await Task.Run(process.Dispose);
+        // The mounts went with their namespace, so this is the empty directory again.
+        Directory.Delete(mountPoint);
+    }
+
+    private string LeaderText => leader.ToString(CultureInfo.InvariantCulture);
+
+    private string PathInside(string path) => $"/proc/{LeaderText}/root{path}";
+
+    private string[] Inside(IReadOnlyList<string> commandLine) => ["-t", LeaderText, "-a", "--", .. Environment, .. commandLine];
+
+    private async Task<bool> IsUpAsync()
+    {
+        if (process.HasExited)
+        {
+            throw new TimeoutException($"{process.Name} ended with {process.ExitCode}");
+        }
+
+        // unshare -> nspawn -> the machine's systemd; nspawn has other children on the way, so it is looked up each time.
+        if (ChildOf(process.Pid) is not { } nspawn || ChildOf(nspawn) is not { } init || ReadOrEmpty($"/proc/{init}/comm").Trim() != "systemd")
+        {
+            return false;
+        }
+
+        leader = init;
+        return (await TryRunAsync("systemctl", "is-system-running")).Output.Trim() == "running";
+    }
+
+    private static int? ChildOf(int pid)
+    {
+        var children = ReadOrEmpty($"/proc/{pid}/task/{pid}/children").Split(' ', StringSplitOptions.RemoveEmptyEntries);
+        return children.Length == 1 ? int.Parse(children[0], CultureInfo.InvariantCulture) : null;
+    }
+
+    private static string ReadOrEmpty(string path)
+    {
+        try
+        {
+            return File.ReadAllText(path);
+        }
+        catch (IOException)
+        {
+            return "";
+        }
+    }
+}

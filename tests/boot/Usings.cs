@@ -1,0 +1,3 @@
+global using Shouldly;
+global using Sidecar.Lab;
+global using Xunit;

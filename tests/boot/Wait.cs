@@ -1,0 +1,48 @@
+using System.Diagnostics;
+
+namespace Sidecar.BootTests;
+
+/// <summary>Waiting for what is to come, and watching that something does not come.</summary>
+internal static class Wait
+{
+    /// <summary>Waits until a condition holds.</summary>
+    /// <exception cref="TimeoutException">It does not within the time.</exception>
+    public static async Task UntilAsync(string what, Func<Task<bool>> condition, TimeSpan timeout)
+    {
+        var waited = Stopwatch.StartNew();
+        while (!await condition())
+        {
+            if (waited.Elapsed > timeout)
+            {
+                throw new TimeoutException($"not within {timeout.TotalSeconds} s: {what}");
+            }
+
+            await Task.Delay(100);
+        }
+    }
+
+    /// <inheritdoc cref="UntilAsync(string, Func{Task{bool}}, TimeSpan)"/>
+    public static Task UntilAsync(string what, Func<bool> condition, TimeSpan timeout) => UntilAsync(what, () => Task.FromResult(condition()), timeout);
+
+    /// <summary>Checks something once a second for a time in which it must stay so.</summary>
+    public static async Task ThroughoutAsync(TimeSpan time, Func<Task> check)
+    {
+        var watched = Stopwatch.StartNew();
+        while (watched.Elapsed < time)
+        {
+            await check();
+            await Task.Delay(TimeSpan.FromSeconds(1));
+        }
+
+        await check();
+    }
+
+    /// <inheritdoc cref="ThroughoutAsync(TimeSpan, Func{Task})"/>
+    public static Task ThroughoutAsync(TimeSpan time, Action check) => ThroughoutAsync(time, () =>
+    {
+        check();
+        return Task.CompletedTask;
+    });
+
+    public static TimeSpan Seconds(double seconds) => TimeSpan.FromSeconds(seconds);
+}

@@ -1,0 +1,13 @@
+#!/bin/sh
+# Boots a machine on an overlay: machine.sh ROOT MOUNTPOINT NAME NETWORK-ARGUMENT
+# Runs as PID 1 of a PID namespace with mounts of its own: whatever ends that namespace takes the machine, its files and
+# its mounts with it.
+set -eu
+mount -t tmpfs -o mode=0755 machine "$2"
+mkdir "$2/upper" "$2/work" "$2/root"
+mount -t overlay -o "lowerdir=$1,upperdir=$2/upper,workdir=$2/work" overlay "$2/root"
+# nspawn leaves lock files and directories here when it is killed.
+mkdir -p /run/systemd/nspawn
+mount -t tmpfs -o mode=0755 nspawn /run/systemd/nspawn
+exec systemd-nspawn --quiet --boot --register=no --keep-unit "$4" --machine="$3" --hostname=debian \
+  --directory="$2/root" --console=pipe
