@@ -41,6 +41,7 @@ internal sealed class SidecarLoop : IDisposable
     private readonly WorkerMonitor _workers;
     private readonly IncidentStore? _incidents;
     private readonly RemedyEngine? _remedies;
+    private readonly SessionTable? _sessions;
     private readonly SelfCheck _selfCheck;
     private readonly AutoResetEvent _wake = new(false);
     private readonly List<TrackedConnection> _looked = [];
@@ -71,7 +72,8 @@ internal sealed class SidecarLoop : IDisposable
         _incidents = incidents;
         if (incidents is not null)
         {
-            _remedies = new RemedyEngine(configuration, new Teller(incidents, metrics, log, clock), processes, _namespaces, _owners);
+            _sessions = new SessionTable(configuration, _namespaces, _owners, clock);
+            _remedies = new RemedyEngine(configuration, new Teller(incidents, metrics, log, clock), processes, _namespaces, _owners, _sessions);
             _remedies.Remember(incidents.Recent(1000), DateTimeOffset.UtcNow, clock());
         }
 
@@ -162,6 +164,7 @@ internal sealed class SidecarLoop : IDisposable
         _stopping.Cancel();
         _remedies?.Stop(_connections.All, _clock());
         _remedies?.Dispose();
+        _sessions?.Dispose();
         _namespaces.Dispose();
         _stopping.Dispose();
         _wake.Dispose();
@@ -194,6 +197,15 @@ internal sealed class SidecarLoop : IDisposable
         _remedies?.Consider(_looked, _connections.All, late, _clock(), Probe);
         LastTurn = _clock();
         IsFollowing = _remedies?.IsFollowing == true;
+        if (full && _sessions is not null)
+        {
+            _sessions.Attend(_connections.All);
+            foreach (var problem in _sessions.NewProblems())
+            {
+                _log.Write(LogLevel.Warning, problem, MessageIds.Limitation);
+            }
+        }
+
         if ((full && IsDescriptionDue(LastTurn)) || (LastTurn - _describedAt >= TimeSpan.FromMilliseconds(500) && _looked.Any(connection => connection.Judged.Verdict is Verdict.Stuck or Verdict.Outage)))
         {
             _describedAt = LastTurn;
@@ -379,6 +391,7 @@ internal sealed class SidecarLoop : IDisposable
             limitations.Add($"{_namespaces.Refused} other network namespaces cannot be entered ({_namespaces.RefusedBecause}): connections there are not seen");
         }
 
+        limitations.AddRange(_sessions?.Problems ?? []);
         if (_incidents?.Problem is { } problem)
         {
             limitations.Add(problem);
@@ -409,6 +422,8 @@ internal sealed class SidecarLoop : IDisposable
     {
         var owner = _owners.Find(connection.Last.Inode).First;
         var evidence = connection.Evidence(now);
+        string? words = null;
+        var session = _sessions?.Describe(connection, now, out words);
         return new ConnectionStatus
         {
             Local = connection.Key.Local.ToEndPoint(),
@@ -420,7 +435,7 @@ internal sealed class SidecarLoop : IDisposable
             Namespace = _namespaces.Find(connection.NamespaceInode)?.Name ?? "gone",
             Idle = evidence.Idle,
             Verdict = connection.Judged.Verdict,
-            Why = Explanation.Of(connection, now),
+            Why = words is null ? Explanation.Of(connection, now) : $"{Explanation.Of(connection, now)}; {words}",
             StuckFor = connection.Judged.Verdict is Verdict.Suspect or Verdict.Stuck or Verdict.Outage ? evidence.Stall?.Silence : null,
             KeepaliveArmed = connection.Last.Timer switch
             {
@@ -429,6 +444,7 @@ internal sealed class SidecarLoop : IDisposable
                 _ => null,
             },
             Cookie = connection.Key.Cookie.Value,
+            Session = session,
         };
     }
 
@@ -444,7 +460,7 @@ internal sealed class SidecarLoop : IDisposable
             PathRoundTrip = last is { Up: true } ? last.Result.Elapsed : null,
             IdleTimeoutLower = lower,
             IdleTimeoutUpper = upper,
-            Advice = [],
+            Advice = Advisor.For(upstream.Section, lower, _sessions?.Find(upstream.Name)?.Settings),
         };
     }
 

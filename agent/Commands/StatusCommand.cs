@@ -200,6 +200,13 @@ internal static class StatusCommand
             notes.Add("keepalive on");
         }
 
+        if (connection.Session is { } session)
+        {
+            notes.Add($"on the server [{session.BackendPid}] {session.State}"
+                + (session.QuerySeconds is { } query ? $", query {People(query)}" : "")
+                + (session.TransactionSeconds is { } transaction ? $", transaction {People(transaction)}" : ""));
+        }
+
         if (connection.Unit is { } unit)
         {
             notes.Add(unit);

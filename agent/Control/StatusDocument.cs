@@ -93,6 +93,9 @@ internal sealed record ConnectionView
     /// <summary>A string, because 64 bits do not survive programs that read numbers as doubles.</summary>
     public required string Cookie { get; init; }
 
+    /// <summary>The server's side, where it is known for certain; else null.</summary>
+    public SessionView? Session { get; init; }
+
     public static ConnectionView From(ConnectionStatus connection) => new()
     {
         Local = EndpointSyntax.Format(connection.Local),
@@ -108,6 +111,29 @@ internal sealed record ConnectionView
         StuckSeconds = connection.StuckFor is { } stuck ? StatusDocument.Seconds(stuck) : null,
         Keepalive = connection.KeepaliveArmed,
         Cookie = connection.Cookie.ToString(System.Globalization.CultureInfo.InvariantCulture),
+        Session = connection.Session is { } session ? SessionView.From(session) : null,
+    };
+}
+
+/// <summary>The server's side of a connection in <see cref="ConnectionView"/>.</summary>
+internal sealed record SessionView
+{
+    /// <summary>As pg_stat_activity names it: <c>active</c>, <c>idle</c>, <c>idle in transaction</c> …</summary>
+    public required string State { get; init; }
+
+    /// <summary>Age of the query in progress; null while none runs.</summary>
+    public required double? QuerySeconds { get; init; }
+
+    /// <summary>Age of the transaction in progress; null outside one.</summary>
+    public required double? TransactionSeconds { get; init; }
+    public required int BackendPid { get; init; }
+
+    public static SessionView From(SessionStatus session) => new()
+    {
+        State = session.State,
+        QuerySeconds = session.Query is { } query ? StatusDocument.Seconds(query) : null,
+        TransactionSeconds = session.Transaction is { } transaction ? StatusDocument.Seconds(transaction) : null,
+        BackendPid = session.BackendPid,
     };
 }
 

@@ -86,6 +86,19 @@ public readonly record struct StuckCase
     public required WorkerEvidence Worker { get; init; }
 }
 
+/// <summary>The back-end of a connection that was recycled, as the planner sees it.</summary>
+public readonly record struct ReleaseCase
+{
+    /// <summary>It is for certain the back-end of that connection.</summary>
+    public required bool IsProven { get; init; }
+
+    /// <summary>Whether its client's socket is still there on this host; null where that could not be seen.</summary>
+    public required bool? IsClientAlive { get; init; }
+
+    /// <summary>mode = observe.</summary>
+    public required bool Observe { get; init; }
+}
+
 /// <summary>What holds for the whole agent, or the whole upstream, at this look.</summary>
 public readonly record struct Circumstances
 {
@@ -156,6 +169,14 @@ public static class RemedyPlanner
         var guardrail = ForAny(expired, now) ?? ForRecycle(now) ?? (now.Observe ? Guardrail.Observe : null);
         return guardrail is { } by ? Decision.Withhold(Remedy.Recycle, by) : Decision.Act(Remedy.Recycle);
     }
+
+    /// <summary>Plans for the back-end of a recycled connection: ended only where it is provably an orphan.</summary>
+    public static Decision ForRelease(in ReleaseCase orphan) => orphan switch
+    {
+        { IsProven: false } or { IsClientAlive: not false } => Decision.Withhold(Remedy.Release, Guardrail.Unknown),
+        { Observe: true } => Decision.Withhold(Remedy.Release, Guardrail.Observe),
+        _ => Decision.Act(Remedy.Release),
+    };
 
     private static Guardrail? ForAny(in StuckCase stuck, in Circumstances now)
     {

@@ -34,11 +34,13 @@ internal sealed class RemedyEngine : IDisposable
     private readonly Dictionary<PathTracker, Incident> _outages = [];
     private readonly KeepaliveArmer _armer;
     private readonly KeepaliveLedger _ledger;
+    private readonly SessionReleaser _releaser;
     private readonly Dictionary<string, SlidingBudget> _expiredRates;
 
-    public RemedyEngine(SidecarConfiguration configuration, Teller teller, ProcessReader processes, NamespaceTable namespaces, OwnerTable owners)
+    public RemedyEngine(SidecarConfiguration configuration, Teller teller, ProcessReader processes, NamespaceTable namespaces, OwnerTable owners, SessionTable sessions)
     {
         _teller = teller;
+        _releaser = new SessionReleaser(sessions, teller);
         _processes = processes;
         _namespaces = namespaces;
         _owners = owners;
@@ -51,7 +53,7 @@ internal sealed class RemedyEngine : IDisposable
     }
 
     /// <summary>True while short looks are needed to follow an action.</summary>
-    public bool IsFollowing => _recycled.Count > 0 || _groups.Values.Any(group => group.InProgress is not null);
+    public bool IsFollowing => _recycled.Count > 0 || _releaser.IsFollowing || _groups.Values.Any(group => group.InProgress is not null);
 
     /// <summary>
     /// Takes over what a restarted or reloaded agent must not forget: terminations that count against the budgets.
@@ -103,6 +105,7 @@ internal sealed class RemedyEngine : IDisposable
 
         FollowOutages(all);
         FollowRecycled(all, late, now, probe);
+        _releaser.Follow();
         FollowTerminations(now);
     }
 
@@ -354,6 +357,10 @@ internal sealed class RemedyEngine : IDisposable
         }
 
         _teller.End(memory.Incident);
+        if (outcome == RecycleOutcome.Released)
+        {
+            _releaser.Release(connection, memory.Incident, now);
+        }
     }
 
     private void FollowRecycled(IReadOnlyCollection<TrackedConnection> all, bool late, TimeSpan now, Action<TrackedConnection> probe)
@@ -547,8 +554,14 @@ internal sealed class RemedyEngine : IDisposable
             return;
         }
 
+        var incident = Incident(connection, memory, remedy, owner, now) with { Outcome = "withheld", WithheldBy = guardrail.ToName() };
         _teller.Withheld(connection.Upstream.Name, remedy, guardrail);
-        _teller.Record(Incident(connection, memory, remedy, owner, now) with { Outcome = "withheld", WithheldBy = guardrail.ToName() });
+        _teller.Record(incident);
+        if (remedy == Remedy.Recycle && guardrail == Guardrail.Observe)
+        {
+            _releaser.Withhold(connection, incident, now);
+        }
+
         if (guardrail == Guardrail.Budget && owner?.Workers is { } workers && _groups[workers.Name] is { StandDownTold: false } group)
         {
             group.StandDownTold = true;

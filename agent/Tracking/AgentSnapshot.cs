@@ -68,6 +68,9 @@ public sealed record ConnectionStatus
 
     /// <summary>The kernel's cookie of the socket, 64 bits.</summary>
     public required ulong Cookie { get; init; }
+
+    /// <summary>The server's side, where it is known for certain; else null.</summary>
+    public SessionStatus? Session { get; init; }
 }
 
 /// <summary>One worker process as an operator sees it.</summary>

@@ -134,11 +134,23 @@ public sealed class SockDiagClient : IDisposable
     public bool TryGet(in SocketKey key, out SocketObservation socket)
     {
         socket = default;
-        if (key.Cookie.IsNone)
-        {
-            return false;
-        }
+        return !key.Cookie.IsNone && TryGetAny(key, out socket) && socket.Cookie == key.Cookie;
+    }
 
+    /// <summary>
+    /// Finds the connection with these two ends, whoever owns it, in whatever state but TIME_WAIT. False when there is none.
+    /// </summary>
+    /// <exception cref="KernelException">The request was refused.</exception>
+    public bool TryFind(in TcpEndPoint local, in TcpEndPoint peer, uint device, out SocketObservation socket)
+    {
+        // Sockets of AF_INET6 that carry IPv4 are found as IPv4. Without a connection the kernel answers with the listener.
+        var key = new SocketKey(local.IsIPv4 ? Libc.AF_INET : Libc.AF_INET6, local, peer, device, SocketCookie.None);
+        return TryGetAny(key, out socket) && socket.Local == local && socket.Peer == peer && socket.State is not (TcpState.Listen or TcpState.TimeWait);
+    }
+
+    private bool TryGetAny(in SocketKey key, out SocketObservation socket)
+    {
+        socket = default;
         var sequence = ++_sequence;
         var length = InetDiagWire.WriteSingle(_request, sequence, InetDiagWire.SOCK_DIAG_BY_FAMILY, InetDiagWire.NLM_F_REQUEST, key, InetDiagWire.ExtensionInfo);
         Send(_request.AsSpan(0, length), "sock_diag get");
@@ -154,7 +166,7 @@ public sealed class SockDiagClient : IDisposable
 
                 if (message.Type == InetDiagWire.SOCK_DIAG_BY_FAMILY)
                 {
-                    return InetDiagWire.TryReadSocket(message.Payload, out socket) && socket.Cookie == key.Cookie;
+                    return InetDiagWire.TryReadSocket(message.Payload, out socket);
                 }
 
                 return message.Errno is Libc.ENOENT ? false : throw new KernelException("sock_diag get", message.Errno);

@@ -1,0 +1,47 @@
+using System.Globalization;
+using Sidecar.Agent.Configuration;
+using Sidecar.Agent.Judgement;
+using Sidecar.Probes.PostgreSql;
+
+namespace Sidecar.Agent.Tracking;
+
+/// <summary>Gathers the facts for <see cref="TimeoutAdvice"/>: the host's sysctls, the server's settings, the path's timeout.</summary>
+internal static class Advisor
+{
+    /// <summary>Advice for one upstream.</summary>
+    /// <param name="upstream">Its section.</param>
+    /// <param name="lower">Idle time its path is known to survive; null where unknown.</param>
+    /// <param name="settings">The server's settings; null where there are none to be had.</param>
+    public static IReadOnlyList<string> For(UpstreamSection upstream, TimeSpan? lower, ServerSettings? settings) =>
+        TimeoutAdvice.For(new TimeoutFacts
+        {
+            IdleTimeout = lower,
+            DeadAfter = upstream.DeadAfter,
+            HostKeepaliveTime = lower is not null && ReadSysctl("tcp_keepalive_time") is { } time ? TimeSpan.FromSeconds(time) : null,
+            HostRetries = lower is null ? null : ReadSysctl("tcp_retries2"), // asked at every look: not for nothing
+            Server = settings is null
+                ? null
+                : new ServerTimeouts
+                {
+                    KeepalivesIdle = settings.KeepalivesIdle,
+                    KeepalivesInterval = settings.KeepalivesInterval,
+                    KeepalivesCount = settings.KeepalivesCount,
+                    UserTimeout = settings.UserTimeout,
+                    ConnectionCheckInterval = settings.ConnectionCheckInterval,
+                    IdleInTransactionTimeout = settings.IdleInTransactionTimeout,
+                },
+        });
+
+    /// <summary>net.ipv4.NAME of the agent's own network namespace; TCP over IPv6 goes by the same ones.</summary>
+    private static int? ReadSysctl(string name)
+    {
+        try
+        {
+            return int.TryParse(File.ReadAllText("/proc/sys/net/ipv4/" + name), NumberStyles.Integer, CultureInfo.InvariantCulture, out var value) ? value : null;
+        }
+        catch (Exception e) when (e is IOException or UnauthorizedAccessException)
+        {
+            return null;
+        }
+    }
+}
