@@ -97,11 +97,12 @@ internal sealed class SimulatedAgent : Actor
         }
     }
 
-    /// <summary>Turns as often as is due before the next event.</summary>
-    internal void TurnUntil(TimeSpan next)
+    /// <summary>Turns as often as is due before the next event; a turn may itself bring about an earlier one.</summary>
+    internal void TurnUntilNextEvent()
     {
         while (true)
         {
+            var next = _world.Queue.NextTime;
             var starts = _nextTurn > _pausedUntil ? _nextTurn : _pausedUntil;
             if (starts > next || _acting is not null)
             {
@@ -126,8 +127,16 @@ internal sealed class SimulatedAgent : Actor
     }
 
     /// <summary>Takes the last of the looks that were left out at this connection, before it changes.</summary>
-    internal void CatchUp(SimulatedConnection connection)
+    internal void CatchUp(SimulatedConnection connection, TimeSpan now)
     {
+        if (_stalled.Count > 0)
+        {
+            // The next of the short looks that would have taken place.
+            var due = _lastTurn + (ShortLook * Math.Ceiling((now - _lastTurn) / ShortLook));
+            _nextTurn = due < _nextTurn ? due : _nextTurn;
+            _uneventful = 0;
+        }
+
         if (connection.Tracked is { } tracked && tracked.LastLook < _lastSkipped)
         {
             Update(connection, tracked, _lastSkipped);
@@ -208,6 +217,8 @@ internal sealed class SimulatedAgent : Actor
     }
 
     private int _generation;
+    private int _uneventful;
+    private TimeSpan _lastTurn;
 
     private void Turn(TimeSpan planned, TimeSpan now)
     {
@@ -241,8 +252,33 @@ internal sealed class SimulatedAgent : Actor
 
         Consider(late, now);
         _report.Turns++;
-        var busy = _recycled.Count > 0 || _endings.Count > 0 || _stalled.Exists(connection => connection.Tracked!.IsOfInterest);
+        if (_world.IsTracing)
+        {
+            foreach (var connection in _looked)
+            {
+                var tracked = connection.Tracked!;
+                if (tracked.Judged.Verdict is Verdict.Suspect or Verdict.Outage)
+                {
+                    _world.Trace(now, $"    {connection} {tracked.Judged.Verdict.ToName()}: {Explanation.Of(tracked, now)}; {tracked.Evidence(now).Stall?.ConfirmedFailures} confirmed, rate {tracked.Path!.Loss.RateAt(now):0.000}, odds {tracked.Judged.Odds:0.#e0}");
+                }
+            }
+        }
+
+        var following = _recycled.Count > 0 || _endings.Count > 0;
+        var busy = following || _stalled.Exists(connection => connection.Tracked!.IsOfInterest);
+        _lastTurn = now;
         _nextTurn = busy && now + ShortLook < _nextScan ? now + ShortLook : _nextScan;
+
+        // Looks at silent sockets on which nothing happens see only that time passes: most of them are left out, until
+        // something does happen (see CatchUp) or the moment has come.
+        if (busy && !following && Dirty.Count == 0 && _ended.Count == 0)
+        {
+            _nextTurn = now + (ShortLook * (++_uneventful < 20 ? 1 : 20));
+        }
+        else
+        {
+            _uneventful = 0;
+        }
     }
 
     private void FullLook(TimeSpan now)
@@ -407,7 +443,7 @@ internal sealed class SimulatedAgent : Actor
                 _report.Stuck++;
                 if (_world.IsTracing)
                 {
-                    _world.Trace(now, $"{connection} stuck ({(connection.IsLive(now) ? "LIVE" : "dead")}): {Explanation.Of(tracked, now)}");
+                    _world.Trace(now, $"{connection} stuck ({(connection.IsLive(now) ? "LIVE" : "dead")}): {Explanation.Of(tracked, now)}; {tracked.Evidence(now).Stall?.ConfirmedFailures} confirmed, rate {tracked.Path!.Loss.RateAt(now):0.000}, odds {tracked.Judged.Odds:0.#e0}");
                 }
             }
 

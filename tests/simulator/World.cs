@@ -99,7 +99,7 @@ internal sealed class World
         Agent.Start();
         while (!Queue.IsEmpty && Queue.NextTime < Length)
         {
-            Agent.TurnUntil(Queue.NextTime);
+            Agent.TurnUntilNextEvent();
             var (now, actor, what, version) = Queue.Take();
             actor.Happen(what, version, now);
         }
@@ -136,7 +136,7 @@ internal sealed class World
     {
         if (!connection.Dirty)
         {
-            Agent.CatchUp(connection);
+            Agent.CatchUp(connection, now);
             connection.Dirty = true;
             Agent.Dirty.Add(connection);
         }
