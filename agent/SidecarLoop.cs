@@ -328,20 +328,7 @@ internal sealed class SidecarLoop : IDisposable
     {
         foreach (var connection in _looked)
         {
-            var now = connection.LastLook;
-            var path = connection.Path!;
-            var evidence = connection.Evidence(now);
-            connection.Judged = Judge.Decide(evidence, path.Evidence(connection.SilenceStart, now));
-
-            if (connection.Judged is { Verdict: Verdict.Stuck } or { Reason: Reason.ProbesUnanswered } && connection.TakeLostGap() is { } gap)
-            {
-                path.Note(new Observation(gap, GapOutcome.Lost, DateTimeOffset.UtcNow, EvidenceSource.Passive));
-            }
-
-            // Every silent connection needs to know whether its path is up, and every retransmission asks anew.
-            if (evidence is { Unacknowledged: > 0, Timeouts: > 0, ZeroWindow: false } or { Unacknowledged: 0, Probing: not null, AnswerAwaited: false }
-                && connection.SilenceStart is { } silenceStart
-                && (path.Last is not { } last || last.Started < silenceStart || last.Up != true || last.Started < connection.LastRetransmission))
+            if (connection.Assess(DateTimeOffset.UtcNow))
             {
                 Probe(connection);
             }

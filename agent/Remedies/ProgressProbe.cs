@@ -32,22 +32,12 @@ internal static class ProgressProbe
         }
 
         var moved = false;
-        var since = (silence - Margin).TotalMilliseconds;
         void Visit(in SocketObservation socket)
         {
-            if (moved || !inodes.Contains(socket.Inode) || !socket.Info.IsPresent)
+            if (inodes.Contains(socket.Inode))
             {
-                return;
+                moved |= Shows(socket, silence);
             }
-
-            var info = socket.Info;
-
-            // A retransmission restarts last_data_sent, so a connection that is itself unanswered has not written.
-            var wrote = info.DataSegmentsOut > 0 && info.Retransmits == 0 && info.LastDataSentMilliseconds < since;
-
-            // The kernel receives for a hung process too; only what was taken out of the queue counts.
-            var read = info.DataSegmentsIn > 0 && socket.ReceiveQueue == 0 && info.LastDataReceivedMilliseconds < since;
-            moved |= wrote || read;
         }
 
         try
@@ -60,5 +50,24 @@ internal static class ProgressProbe
         {
             return null;
         }
+    }
+
+    /// <summary>Whether one other connection of the process shows that the process wrote or read within the time of the silence.</summary>
+    internal static bool Shows(in SocketObservation socket, TimeSpan silence)
+    {
+        if (!socket.Info.IsPresent)
+        {
+            return false;
+        }
+
+        var info = socket.Info;
+        var since = (silence - Margin).TotalMilliseconds;
+
+        // A retransmission restarts last_data_sent, so a connection that is itself unanswered has not written.
+        var wrote = info.DataSegmentsOut > 0 && info.Retransmits == 0 && info.LastDataSentMilliseconds < since;
+
+        // The kernel receives for a hung process too; only what was taken out of the queue counts.
+        var read = info.DataSegmentsIn > 0 && socket.ReceiveQueue == 0 && info.LastDataReceivedMilliseconds < since;
+        return wrote || read;
     }
 }

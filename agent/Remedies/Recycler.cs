@@ -41,10 +41,7 @@ public static class Recycler
                 return (RecycleOutcome.Vanished, null);
             }
 
-            var judged = connection.Last.Info;
-            if (present.State != TcpState.Established || present.Info.SegmentsIn != judged.SegmentsIn || present.Info.BytesAcked != judged.BytesAcked
-                || (judged.Unacked > 0 && present.Info.Unacked == 0)
-                || (judged.Unacked == 0 && (present.Info.Unacked > 0 || present.Info.DataSegmentsOut != judged.DataSegmentsOut)))
+            if (!IsAsJudged(connection.Last.Info, present))
             {
                 return (RecycleOutcome.Recovered, "it moved between look and act");
             }
@@ -63,4 +60,11 @@ public static class Recycler
             return (RecycleOutcome.Failed, e.Message);
         }
     }
+
+    /// <summary>Whether the socket is still as dead as it was judged.</summary>
+    internal static bool IsAsJudged(in TcpInfo judged, in SocketObservation present) =>
+        present.State == TcpState.Established && present.Info.SegmentsIn == judged.SegmentsIn && present.Info.BytesAcked == judged.BytesAcked
+        && (judged.Unacked > 0
+            ? present.Info.Unacked > 0
+            : present.Info.Unacked == 0 && present.Info.DataSegmentsOut == judged.DataSegmentsOut);
 }

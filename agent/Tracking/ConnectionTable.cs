@@ -111,7 +111,7 @@ public sealed class ConnectionTable
     {
         if (network.Diagnostics.TryGet(connection.Key, out var socket) && socket.State is TcpState.Established or TcpState.CloseWait)
         {
-            Update(connection, socket, now);
+            Take(connection, socket, now, DateTimeOffset.UtcNow);
             return true;
         }
 
@@ -142,10 +142,11 @@ public sealed class ConnectionTable
         }
 
         connection.LastScan = _scan;
-        Update(connection, socket, _now);
+        Take(connection, socket, _now, DateTimeOffset.UtcNow);
     }
 
-    private static void Update(TrackedConnection connection, in SocketObservation socket, TimeSpan now)
+    /// <summary>One look at one connection, of which its path learns too.</summary>
+    internal static void Take(TrackedConnection connection, in SocketObservation socket, TimeSpan now, DateTimeOffset utcNow)
     {
         var lesson = connection.Update(socket, now);
         var path = connection.Path!;
@@ -157,7 +158,7 @@ public sealed class ConnectionTable
 
         if (lesson.Survived >= ForgottenOdds.ShortestGap)
         {
-            path.Note(new Observation(lesson.Survived, GapOutcome.Survived, DateTimeOffset.UtcNow, EvidenceSource.Passive));
+            path.Note(new Observation(lesson.Survived, GapOutcome.Survived, utcNow, EvidenceSource.Passive));
         }
     }
 

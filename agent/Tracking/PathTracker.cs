@@ -17,7 +17,7 @@ public readonly record struct PathKey(ulong NamespaceInode, UInt128 Source, TcpE
 public sealed class PathTracker
 {
     /// <summary>SYNs go out at 0, 1 and 3 s: three chances, then the path counts as down.</summary>
-    private static readonly TimeSpan ConnectTimeout = TimeSpan.FromSeconds(3.6);
+    internal static readonly TimeSpan ConnectTimeout = TimeSpan.FromSeconds(3.6);
 
     /// <summary>Least time between two probes of a path that is up.</summary>
     private static readonly TimeSpan Spacing = TimeSpan.FromMilliseconds(100);
@@ -75,22 +75,35 @@ public sealed class PathTracker
     /// <summary>Starts a fresh connection unless one is out or the last one has just ended; <paramref name="ended"/> is set at its end.</summary>
     public void Request(NetworkNamespace network, TimeSpan now, AutoResetEvent ended, CancellationToken cancellation)
     {
-        if (Unprovable || _running is not null)
+        if (!IsDue(now))
         {
             return;
+        }
+
+        var source = new TcpEndPoint(Key.Source, 0).ToIPAddress();
+        var destination = Key.Destination.ToEndPoint();
+        var running = Task.Run(() => FreshConnect.TryAsync(network, source, destination, ConnectTimeout, cancellation), cancellation);
+        Begin(running, now);
+        _ = running.ContinueWith(static (_, wake) => Wake((AutoResetEvent)wake!), ended, CancellationToken.None, TaskContinuationOptions.ExecuteSynchronously, TaskScheduler.Default);
+    }
+
+    /// <summary>Whether a fresh connection may be started: none is out, and the last one did not end just now.</summary>
+    internal bool IsDue(TimeSpan now)
+    {
+        if (Unprovable || _running is not null)
+        {
+            return false;
         }
 
         var spacing = Last?.Up == false ? SpacingWhenDown : Spacing;
-        if (_lastEnded != TimeSpan.MinValue && now - _lastEnded < spacing)
-        {
-            return;
-        }
+        return _lastEnded == TimeSpan.MinValue || now - _lastEnded >= spacing;
+    }
 
+    /// <summary>Takes a fresh connection that has just been started, by whatever means.</summary>
+    internal void Begin(Task<FreshConnectResult> running, TimeSpan now)
+    {
         _runningSince = now;
-        var source = new TcpEndPoint(Key.Source, 0).ToIPAddress();
-        var destination = Key.Destination.ToEndPoint();
-        _running = Task.Run(() => FreshConnect.TryAsync(network, source, destination, ConnectTimeout, cancellation), cancellation);
-        _ = _running.ContinueWith(static (_, wake) => Wake((AutoResetEvent)wake!), ended, CancellationToken.None, TaskContinuationOptions.ExecuteSynchronously, TaskScheduler.Default);
+        _running = running;
     }
 
     /// <summary>Collects a probe that has ended; null while none has.</summary>

@@ -1,4 +1,5 @@
 using Sidecar.Agent.Judgement;
+using Sidecar.Agent.Judgement.IdleTimeout;
 using Sidecar.Probes.SockDiag;
 
 namespace Sidecar.Agent.Tracking;
@@ -165,6 +166,25 @@ public sealed class TrackedConnection(SocketKey key, Upstream upstream, ulong na
 
         silence.IsLossTaken = true;
         return silence.IdleBefore;
+    }
+
+    /// <summary>
+    /// Judges the last look; a loss that is beyond doubt goes to the path's evidence. Returns whether a fresh connection is
+    /// wanted: every silent connection needs to know whether its path is up, and every retransmission asks anew.
+    /// </summary>
+    public bool Assess(DateTimeOffset utcNow)
+    {
+        var path = Path!;
+        var evidence = Evidence(LastLook);
+        Judged = Judge.Decide(evidence, path.Evidence(SilenceStart, LastLook));
+        if (Judged is { Verdict: Verdict.Stuck } or { Reason: Reason.ProbesUnanswered } && TakeLostGap() is { } gap)
+        {
+            path.Note(new Observation(gap, GapOutcome.Lost, utcNow, EvidenceSource.Passive));
+        }
+
+        return evidence is { Unacknowledged: > 0, Timeouts: > 0, ZeroWindow: false } or { Unacknowledged: 0, Probing: not null, AnswerAwaited: false }
+            && SilenceStart is { } silenceStart
+            && (path.Last is not { } last || last.Started < silenceStart || last.Up != true || last.Started < LastRetransmission);
     }
 
     /// <summary>The evidence of the last look, for the judge.</summary>

@@ -1,0 +1,47 @@
+using System.Diagnostics;
+using System.Globalization;
+using Sidecar.Simulator;
+
+// simulator [--hours N] [--seed N]: worlds from the seed on until so many connection-hours are done.
+// simulator --replay SEED: one world, told step by step.
+ulong seed = 1;
+var hours = 1_000_000.0;
+ulong? replay = null;
+for (var i = 0; i + 1 < args.Length; i += 2)
+{
+    switch (args[i])
+    {
+        case "--hours":
+            hours = double.Parse(args[i + 1], CultureInfo.InvariantCulture);
+            break;
+        case "--seed":
+            seed = ulong.Parse(args[i + 1], CultureInfo.InvariantCulture);
+            break;
+        case "--replay":
+            replay = ulong.Parse(args[i + 1], CultureInfo.InvariantCulture);
+            break;
+        default:
+            Console.Error.WriteLine("usage: simulate.sh [--hours N] [--seed N] | --replay SEED");
+            return 2;
+    }
+}
+
+if (replay is { } one)
+{
+    var told = new Report();
+    new World(one, told, Console.WriteLine).Run();
+    told.Write(Console.Out);
+    return told.Kinds.Count == 0 ? 0 : 1;
+}
+
+var started = Process.GetCurrentProcess().TotalProcessorTime;
+var report = Simulation.Run(seed, hours);
+report.Write(Console.Out);
+Console.WriteLine($"CPU time: {(Process.GetCurrentProcess().TotalProcessorTime - started).TotalSeconds:0} s");
+foreach (var violation in report.Violations.Take(20))
+{
+    Console.WriteLine($"{World.Text(violation.Time)}  {violation.Kind}: {violation.Text}");
+    Console.WriteLine($"    again: scripts/simulate.sh --replay {violation.Seed}");
+}
+
+return report.Kinds.Count == 0 ? 0 : 1;

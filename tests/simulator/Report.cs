@@ -1,0 +1,91 @@
+using Sidecar.Agent.Configuration;
+using Sidecar.Agent.Judgement;
+
+namespace Sidecar.Simulator;
+
+/// <summary>A property that did not hold.</summary>
+/// <param name="Seed">The world's seed: with it the same thing happens again.</param>
+/// <param name="Time">When.</param>
+/// <param name="Kind">Which property, in a word.</param>
+/// <param name="Text">What happened.</param>
+internal sealed record Violation(ulong Seed, TimeSpan Time, string Kind, string Text);
+
+/// <summary>What was simulated and what came of it.</summary>
+internal sealed class Report
+{
+    private readonly Dictionary<string, List<double>> _releases = new(StringComparer.Ordinal);
+    private readonly Dictionary<string, int> _kinds = new(StringComparer.Ordinal);
+
+    internal long Worlds { get; set; }
+    internal double ConnectionHours { get; set; }
+    internal long Connections { get; set; }
+    internal long Turns { get; set; }
+    internal long Looks { get; set; }
+    internal long FreshConnections { get; set; }
+    internal long Stuck { get; set; }
+    internal long Recycled { get; set; }
+    internal long Recovered { get; set; }
+    internal long DidNotHelp { get; set; }
+    internal long Terminated { get; set; }
+    internal long WrongRecycles { get; set; }
+    internal long WrongTerminations { get; set; }
+
+    internal Dictionary<Guardrail, long> Withheld { get; } = Enum.GetValues<Guardrail>().ToDictionary(guardrail => guardrail, _ => 0L);
+
+    /// <summary>The first hundred; <see cref="Kinds"/> counts all.</summary>
+    internal List<Violation> Violations { get; } = [];
+
+    internal IReadOnlyDictionary<string, int> Kinds => _kinds;
+
+    internal void Violation(World world, TimeSpan now, string kind, string text)
+    {
+        world.Trace(now, $"VIOLATION {kind}: {text}");
+        _kinds[kind] = _kinds.GetValueOrDefault(kind) + 1;
+        if (Violations.Count < 100)
+        {
+            Violations.Add(new Violation(world.Seed, now, kind, text));
+        }
+    }
+
+    /// <summary>
+    /// A dead connection with an unanswered send has come to its end. Where recycling is on and the loss is what a
+    /// network may have, that has to be soon.
+    /// </summary>
+    internal void NoteRelease(World world, SimulatedConnection connection, TimeSpan now, TimeSpan hung, string why)
+    {
+        var section = connection.Tracked?.Upstream.Section ?? world.Configuration.Upstreams[connection.Path.Index];
+        var path = connection.Path;
+        var recycles = section.Recycle && world.Configuration.Agent.Mode == AgentMode.Protect;
+        var weather = path.IsBursty ? "bursts" : path.Loss == 0 ? "no loss" : path.Loss <= 0.01 ? "loss up to 1 %" : "loss up to 10 %";
+        var name = $"{(recycles ? "recycle" : "no recycle"),-11} {weather,-15}";
+        (_releases.TryGetValue(name, out var list) ? list : _releases[name] = []).Add(hung.TotalSeconds);
+        if (recycles && Bound(path) is { } bound && hung > bound)
+        {
+            Violation(world, now, "bound", $"{connection} hung for {hung.TotalSeconds:0.0} s, at most {bound.TotalSeconds:0} s were promised ({weather}, ended: {why})");
+        }
+    }
+
+    /// <summary>The time within which a dead connection must be released; null where the loss allows no promise.</summary>
+    internal static TimeSpan? Bound(SimulatedPath path) => path.IsBursty ? null
+        : path.Loss == 0 ? TimeSpan.FromSeconds(30)
+        : path.Loss <= 0.01 ? TimeSpan.FromSeconds(60)
+        : null;
+
+    internal void Write(TextWriter to)
+    {
+        to.WriteLine($"{ConnectionHours,14:N0} connection-hours in {Worlds:N0} worlds, {Connections:N0} connections");
+        to.WriteLine($"{Turns,14:N0} turns of the agent, {Looks:N0} looks, {FreshConnections:N0} fresh connections");
+        to.WriteLine($"{Stuck,14:N0} stalls judged stuck");
+        to.WriteLine($"{Recycled,14:N0} connections recycled, {WrongRecycles:N0} of them alive; {Recovered:N0} recovered or gone at the last look");
+        to.WriteLine($"{Terminated,14:N0} workers terminated, {WrongTerminations:N0} of them wrongly; {DidNotHelp:N0} recycles of no help");
+        to.WriteLine($"{Withheld.Values.Sum(),14:N0} remedies withheld: {string.Join(", ", Withheld.Where(pair => pair.Value > 0).Select(pair => $"{pair.Key.ToName()} {pair.Value:N0}"))}");
+        to.WriteLine("seconds from the first unanswered send to the end of dead connections:      number   median      99 %  longest");
+        foreach (var (name, times) in _releases.OrderBy(pair => pair.Key, StringComparer.Ordinal))
+        {
+            times.Sort();
+            to.WriteLine($"    {name,-66} {times.Count,9:N0} {times[times.Count / 2],8:0.00} {times[(int)(times.Count * 0.99)],9:0.0} {times[^1],8:0.0}");
+        }
+
+        to.WriteLine(_kinds.Count == 0 ? "violations: none" : $"violations: {string.Join(", ", _kinds.Select(pair => $"{pair.Key} {pair.Value}"))}");
+    }
+}

@@ -1,0 +1,331 @@
+using System.Globalization;
+using System.Net;
+using Sidecar.Agent.Configuration;
+using Sidecar.Agent.Tracking;
+using Sidecar.Probes.Processes;
+using Sidecar.Probes.SockDiag;
+
+namespace Sidecar.Simulator;
+
+/// <summary>
+/// One host of workers, its paths and servers, and the agent beside it, all drawn from one seed. The same seed gives the
+/// same history to the last microsecond.
+/// </summary>
+internal sealed class World
+{
+    private const string WorkerAddress = "10.1.0.2";
+
+    private readonly Report _report;
+    private readonly Action<string>? _trace;
+    private readonly List<SimulatedThread> _threads = [];
+    private readonly List<SharedLock?> _locks = [];
+    private double _slowQueries;
+    private ulong _cookies;
+    private int _pids = 1000;
+
+    internal World(ulong seed, Report report, Action<string>? trace = null)
+    {
+        Seed = seed;
+        _report = report;
+        _trace = trace;
+        Dice = new Dice(seed);
+        Build();
+        Agent = new SimulatedAgent(this, report);
+    }
+
+    internal ulong Seed { get; }
+
+    internal Dice Dice { get; }
+
+    internal EventQueue Queue { get; } = new();
+
+    internal SimulatedAgent Agent { get; }
+
+    internal List<SimulatedPath> Paths { get; } = [];
+
+    internal List<SimulatedProcess> Processes { get; } = [];
+
+    internal HashSet<SimulatedConnection> Connections { get; } = [];
+
+    internal SidecarConfiguration Configuration { get; private set; } = null!;
+
+    /// <summary>How long it is watched.</summary>
+    internal TimeSpan Length { get; private set; }
+
+    /// <summary>Idle time after which servers ask whether their clients live; zero for never.</summary>
+    internal TimeSpan ServerKeepalive { get; private set; }
+
+    internal bool TailLossProbes { get; private set; }
+
+    /// <summary>Probability that a request meets a peer that stops reading.</summary>
+    internal double ZeroWindows { get; private set; }
+
+    /// <summary>Probability that a worker sleeps on after its connection was ended under it.</summary>
+    internal double Wedges { get; private set; }
+
+    /// <summary>Mean hours between pauses of the agent; 0 for none.</summary>
+    internal double HoursBetweenPauses { get; private set; }
+
+    internal double HoursBetweenSuspensions { get; private set; }
+
+    internal double HoursBetweenAgentRestarts { get; private set; }
+
+    /// <summary>Share of processes whose sockets have two owners.</summary>
+    internal bool IsInheritedSocket(SimulatedProcess process) => process.Identity.Pid % 17 == 0;
+
+    internal static TimeSpan? AnyTimeout(Dice dice) => dice.Pick<double>(0, 10, 60, 60, 240, 300, 350, 350, 900, 3600) is > 0 and var seconds
+        ? TimeSpan.FromSeconds(seconds)
+        : null;
+
+    internal static string Text(TimeSpan time) => time.TotalSeconds.ToString("0.000", CultureInfo.InvariantCulture);
+
+    internal void Trace(TimeSpan now, string what) => _trace?.Invoke($"{Text(now),12}  {what}");
+
+    internal bool IsTracing => _trace is not null;
+
+    /// <summary>Runs it from beginning to end.</summary>
+    internal void Run()
+    {
+        foreach (var path in Paths)
+        {
+            path.Start();
+        }
+
+        foreach (var thread in _threads)
+        {
+            thread.Start(TimeSpan.Zero);
+        }
+
+        Agent.Start();
+        while (!Queue.IsEmpty && Queue.NextTime < Length)
+        {
+            Agent.TurnUntilNextEvent();
+            var (now, actor, what, version) = Queue.Take();
+            actor.Happen(what, version, now);
+        }
+
+        foreach (var connection in Connections)
+        {
+            _report.ConnectionHours += (Length - connection.Established).TotalHours;
+        }
+
+        _report.Worlds++;
+        Connections.Clear();
+    }
+
+    internal TimeSpan ServiceTime() => Dice.Chance(_slowQueries) ? Dice.MagnitudeSeconds(0.5, 7200) : Dice.MagnitudeSeconds(0.0005, 0.1);
+
+    internal SimulatedConnection Connect(SimulatedThread thread, TimeSpan now)
+    {
+        var cookie = ++_cookies;
+        var key = new SocketKey(
+            2,
+            TcpEndPoint.From(IPAddress.Parse(WorkerAddress), (int)(20000 + (cookie % 40000))),
+            TcpEndPoint.From(ServerAddress(thread.Path.Index), 5432),
+            0,
+            new SocketCookie(cookie));
+        var connection = new SimulatedConnection(this, thread.Path, thread, key, (uint)cookie, now);
+        Connections.Add(connection);
+        _report.Connections++;
+        Touched(connection, now);
+        return connection;
+    }
+
+    /// <summary>A connection's socket is about to change.</summary>
+    internal void Touched(SimulatedConnection connection, TimeSpan now)
+    {
+        if (!connection.Dirty)
+        {
+            Agent.CatchUp(connection, now);
+            connection.Dirty = true;
+            Agent.Dirty.Add(connection);
+        }
+    }
+
+    /// <summary>A connection's client end has closed.</summary>
+    internal void Left(SimulatedConnection connection, TimeSpan now)
+    {
+        Connections.Remove(connection);
+        _report.ConnectionHours += (now - connection.Established).TotalHours;
+        Agent.NoteEnd(connection);
+    }
+
+    /// <summary>A connection is about to end: if it was silent and dead, how long did its worker hang?</summary>
+    internal void Released(SimulatedConnection connection, TimeSpan now, string why)
+    {
+        if (IsTracing)
+        {
+            Trace(now, $"{connection} ends: {why}");
+        }
+
+        if (!connection.IsUnanswered || connection.IsLive(now) || connection.Path.DownFor(now) > TimeSpan.Zero)
+        {
+            return;
+        }
+
+        var path = connection.Path;
+        var since = connection.Socket.FirstSent;
+        if (path.Timeout is { } timeout && connection.IsForgotten(now) && connection.EntrySeen + timeout is var expired && expired > since && expired <= now)
+        {
+            since = expired;
+        }
+
+        foreach (var excuse in (ReadOnlySpan<TimeSpan>)[path.TableLostAt, path.ServerLostAt, path.ExcusedUntil, Agent.ExcusedUntil])
+        {
+            since = excuse > since && excuse <= now ? excuse : since;
+        }
+
+        _report.NoteRelease(this, connection, now, now - since, why);
+    }
+
+    internal void ServerSaysGoodbye(SimulatedPath path, TimeSpan now)
+    {
+        foreach (var connection in Connections.Where(connection => connection.Path == path).OrderBy(connection => connection.Socket.Inode).ToList())
+        {
+            connection.Goodbye(now);
+        }
+    }
+
+    /// <summary>The host sleeps: its clocks stand still, the network's go on.</summary>
+    internal void Suspend(TimeSpan length, TimeSpan now)
+    {
+        Trace(now, $"the host is suspended for {length}");
+        foreach (var connection in Connections)
+        {
+            connection.EntrySeen -= length;
+        }
+    }
+
+    /// <summary>A master starts another worker in the place of the one that exited.</summary>
+    internal void Respawn(SimulatedProcess old, TimeSpan now)
+    {
+        Processes.Remove(old);
+        var process = new SimulatedProcess(this, old.Owner with { Identity = new ProcessIdentity(++_pids, (ulong)_pids) })
+        {
+            IgnoresTermination = old.IgnoresTermination,
+        };
+        Processes.Add(process);
+        foreach (var thread in old.Threads)
+        {
+            var next = thread.Again(process);
+            process.Threads.Add(next);
+            next.Start(now + TimeSpan.FromSeconds(1));
+        }
+    }
+
+    private static IPAddress ServerAddress(int path) => IPAddress.Parse($"10.2.{path}.2");
+
+    private void Build()
+    {
+        Length = TimeSpan.FromHours(Dice.Magnitude(4, 96));
+        TailLossProbes = Dice.Chance(0.9);
+        ServerKeepalive = TimeSpan.FromSeconds(Dice.Pick<double>(0, 0, 60, 600, 7200));
+        ZeroWindows = Dice.Chance(0.3) ? 0.005 : 0;
+        Wedges = Dice.Chance(0.2) ? 0.1 : 0;
+        _slowQueries = Dice.Pick(0, 0.001, 0.02);
+        HoursBetweenPauses = Dice.Chance(0.3) ? Dice.Magnitude(0.05, 10) : 0;
+        HoursBetweenSuspensions = Dice.Chance(0.1) ? 10 : 0;
+        HoursBetweenAgentRestarts = Dice.Chance(0.3) ? Dice.Magnitude(0.2, 10) : 0;
+
+        var upstreams = new List<UpstreamSection>();
+        var weather = Dice.Unit();
+        for (var i = 0; i < Dice.Choose(1, 2); i++)
+        {
+            var path = new SimulatedPath(this, i)
+            {
+                RoundTrip = Dice.MagnitudeSeconds(0.0002, 0.08),
+                Timeout = AnyTimeout(Dice),
+                Router = Dice.Pick(Forgetful.Silent, Forgetful.Silent, Forgetful.Silent, Forgetful.Reset, Forgetful.PicksUp),
+                Loss = weather switch
+                {
+                    < 0.4 => 0,
+                    < 0.55 => Dice.Magnitude(0.0001, 0.01),
+                    < 0.7 => Dice.Between(0.01, 0.1),
+                    > 0.9 => Dice.Magnitude(0.0001, 0.03),
+                    _ => 0,
+                },
+                HoursBetweenRouterFailures = Dice.Pick<double>(0, 0, 3, 12),
+                HoursBetweenOutages = Dice.Pick(0, 0, 0.5, 4, 24),
+                HoursBetweenTimeoutChanges = Dice.Pick<double>(0, 0, 12),
+                HoursBetweenServerRestarts = Dice.Pick<double>(0, 0, 4, 24),
+                HoursBetweenFullServers = Dice.Pick<double>(0, 0, 4),
+            };
+            if (weather >= 0.7)
+            {
+                // A tenth of the time at the most is bad.
+                path.MeanBad = Dice.Magnitude(0.02, 5);
+                path.MeanGood = Math.Max(path.MeanBad * 9, Dice.Magnitude(5, 3600));
+                path.BurstLoss = Dice.Between(0.3, 1);
+            }
+
+            Paths.Add(path);
+            upstreams.Add(new UpstreamSection
+            {
+                Name = $"db{i}",
+                Endpoints = [new EndpointPattern($"10.2.{i}.2:5432", null, new IPNetwork(ServerAddress(i), 32), 5432)],
+                IdleTimeout = DeclaredTimeout(path),
+                Recycle = Dice.Chance(0.75),
+            });
+        }
+
+        var workers = new List<WorkersSection>();
+        for (var i = 0; i < Dice.Choose(1, 2); i++)
+        {
+            workers.Add(new WorkersSection
+            {
+                Name = $"web{i}",
+                Unit = $"web{i}.service",
+                Terminate = Dice.Chance(0.6),
+                Grace = Dice.Seconds(1, 10),
+                Budget = new TerminationBudget(Dice.Choose(1, 4), Dice.Pick(TimeSpan.FromMinutes(10), TimeSpan.FromHours(1))),
+            });
+        }
+
+        Configuration = new SidecarConfiguration
+        {
+            Agent = new AgentSection
+            {
+                Mode = Dice.Chance(0.9) ? AgentMode.Protect : AgentMode.Observe,
+                ScanInterval = TimeSpan.FromSeconds(Dice.Pick(0.5, 1, 1, 1, 1, 2)),
+            },
+            Upstreams = upstreams,
+            Workers = workers,
+            Files = [],
+        };
+
+        // The last unit is named by no section: its workers must never be touched.
+        for (var unit = 0; unit <= workers.Count; unit++)
+        {
+            var shared = Dice.Chance(0.5) ? new SharedLock() : null;
+            _locks.Add(shared);
+            var threadsEach = Dice.Pick(1, 1, 1, 4);
+            for (var i = 0; i < Dice.Choose(1, 6); i++)
+            {
+                AddProcess(unit < workers.Count ? workers[unit] : null, $"web{unit}.service", threadsEach, shared);
+            }
+        }
+    }
+
+    /// <summary>Mostly what the path does, often unknown, sometimes too much: never too little, which would be a lie to the agent.</summary>
+    private IdleTimeoutSetting DeclaredTimeout(SimulatedPath path) => Dice.Unit() switch
+    {
+        < 0.4 => new(IdleTimeoutSource.Measure, TimeSpan.Zero),
+        < 0.8 when path.Timeout is { } timeout => new(IdleTimeoutSource.Declared, timeout),
+        < 0.9 when path.Timeout is { } timeout => new(IdleTimeoutSource.Declared, timeout * 3),
+        _ => new(IdleTimeoutSource.None, TimeSpan.Zero),
+    };
+
+    private void AddProcess(WorkersSection? section, string unit, int threads, SharedLock? shared)
+    {
+        var owner = new OwnerInfo(new ProcessIdentity(++_pids, (ulong)_pids), "worker", "/usr/bin/worker", unit, 1000, false, section);
+        var process = new SimulatedProcess(this, owner) { IgnoresTermination = Dice.Chance(0.1) };
+        for (var i = 0; i < threads; i++)
+        {
+            var thread = new SimulatedThread(this, process, Paths[Dice.Choose(0, Paths.Count - 1)], Dice.Magnitude(5, 3600), Dice.Choose(1, 4)) { Lock = shared };
+            process.Threads.Add(thread);
+            _threads.Add(thread);
+        }
+
+        Processes.Add(process);
+    }
+}

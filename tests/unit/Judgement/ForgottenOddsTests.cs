@@ -1,0 +1,133 @@
+using FsCheck;
+using FsCheck.Fluent;
+using Shouldly;
+using Sidecar.Agent.Judgement;
+using Xunit;
+
+namespace Sidecar.UnitTests.Judgement;
+
+public sealed class ForgottenOddsTests
+{
+    private static readonly PathEvidence CleanPath = new()
+    {
+        State = PathState.Up,
+        WasDownDuringStall = false,
+        TransmissionFailureRate = LossEstimate.Floor,
+        IdleTimeoutLower = TimeSpan.FromSeconds(350),
+        IdleTimeoutUpper = TimeSpan.FromSeconds(350),
+    };
+
+    private static readonly TimeSpan Expired = TimeSpan.FromSeconds(400);
+    private static readonly TimeSpan Idle = TimeSpan.FromSeconds(60);
+
+    [Fact]
+    public void On_a_clean_path_an_expired_connection_is_condemned_at_its_first_timeout()
+    {
+        // The first transmission, the tail-loss probe, and the first timeout's retransmission.
+        IsConclusive(Expired, failed: 2, confirmed: 0).ShouldBeFalse();
+        IsConclusive(Expired, failed: 3, confirmed: 0).ShouldBeTrue();
+    }
+
+    [Fact]
+    public void A_connection_of_unknown_age_needs_three_timeouts()
+    {
+        IsConclusive(Idle, failed: 4, confirmed: 1).ShouldBeFalse();
+        IsConclusive(Idle, failed: 5, confirmed: 1).ShouldBeTrue();
+    }
+
+    [Fact]
+    public void A_connection_that_was_active_just_before_needs_five_timeouts()
+    {
+        IsConclusive(TimeSpan.Zero, failed: 6, confirmed: 3).ShouldBeFalse();
+        IsConclusive(TimeSpan.Zero, failed: 7, confirmed: 4).ShouldBeTrue();
+    }
+
+    [Theory]
+    [InlineData(400.0)]
+    [InlineData(60.0)]
+    [InlineData(0.0)]
+    [InlineData(null)]
+    public void With_ten_percent_loss_each_way_nothing_is_condemned_before_nine_failures(double? idleBefore)
+    {
+        var gap = idleBefore is { } seconds ? TimeSpan.FromSeconds(seconds) : (TimeSpan?)null;
+        var lossy = CleanPath with { TransmissionFailureRate = RateAfter(0.1) };
+        for (var failed = 1; failed < 9; failed++)
+        {
+            ForgottenOdds.Of(Stall(gap, failed, failed - 2), lossy).ShouldBeLessThan(gap >= lossy.IdleTimeoutUpper && failed >= 7 ? double.MaxValue : ForgottenOdds.Conclusive, $"{failed} failures");
+        }
+    }
+
+    [Fact]
+    public void After_an_outage_only_transmissions_sent_while_the_path_was_up_count()
+    {
+        var after = CleanPath with { WasDownDuringStall = true };
+        ForgottenOdds.Of(Stall(Expired, failed: 12, confirmed: 0), after).ShouldBeLessThan(ForgottenOdds.Conclusive);
+        ForgottenOdds.Of(Stall(Expired, failed: 15, confirmed: 3), after).ShouldBeGreaterThan(ForgottenOdds.Conclusive);
+    }
+
+    [Fact]
+    public void More_failures_never_lower_the_odds() => Holds((stall, path) =>
+        ForgottenOdds.Of(stall with { FailedTransmissions = stall.FailedTransmissions + 1 }, path) >= ForgottenOdds.Of(stall, path));
+
+    [Fact]
+    public void More_confirmed_failures_never_lower_the_odds() => Holds((stall, path) =>
+        ForgottenOdds.Of(stall with { ConfirmedFailures = stall.ConfirmedFailures + 1, FailedTransmissions = stall.FailedTransmissions + 1 }, path)
+            >= ForgottenOdds.Of(stall, path));
+
+    [Fact]
+    public void A_lossier_path_never_raises_the_odds() => Holds((stall, path) =>
+        ForgottenOdds.Of(stall, path with { TransmissionFailureRate = Math.Min(LossEstimate.Ceiling, path.TransmissionFailureRate * 1.3) })
+            <= ForgottenOdds.Of(stall, path));
+
+    [Fact]
+    public void A_longer_gap_never_lowers_the_odds() => Holds((stall, path) =>
+        stall.IdleBefore is not { } gap
+        || ForgottenOdds.Of(stall with { IdleBefore = gap + TimeSpan.FromSeconds(100) }, path) >= ForgottenOdds.Of(stall, path));
+
+    [Fact]
+    public void The_odds_are_always_a_positive_number() => Holds((stall, path) => ForgottenOdds.Of(stall, path) is > 0 and var odds && double.IsFinite(odds));
+
+    private static bool IsConclusive(TimeSpan gap, int failed, int confirmed) =>
+        ForgottenOdds.Of(Stall(gap, failed, confirmed), CleanPath) >= ForgottenOdds.Conclusive;
+
+    private static StallEvidence Stall(TimeSpan? gap, int failed, int confirmed) => new()
+    {
+        Silence = TimeSpan.FromSeconds(1),
+        IdleBefore = gap,
+        FailedTransmissions = failed,
+        ConfirmedFailures = Math.Max(0, confirmed),
+    };
+
+    /// <summary>The failure rate that the estimate comes to on a path with this loss each way.</summary>
+    private static double RateAfter(double loss)
+    {
+        var estimate = new LossEstimate();
+        var fails = 1 - ((1 - loss) * (1 - loss));
+        for (var second = 0; second < 600; second++)
+        {
+            estimate.Add(1, fails, TimeSpan.FromSeconds(second));
+        }
+
+        return estimate.RateAt(TimeSpan.FromSeconds(600));
+    }
+
+    private static void Holds(Func<StallEvidence, PathEvidence, bool> property)
+    {
+        var cases =
+            from gap in Gen.OneOf(Gen.Constant((double?)null), Gen.Choose(0, 1_000_000).Select(seconds => (double?)(seconds / 100.0)))
+            from failed in Gen.Choose(1, 20)
+            from confirmed in Gen.Choose(0, 20)
+            from rate in Gen.Choose((int)(LossEstimate.Floor * 1000), (int)(LossEstimate.Ceiling * 1000))
+            from down in Gen.Elements(true, false)
+            from timeout in Gen.Elements<double?>(null, 10, 350)
+            select (
+                Stall(gap is { } seconds ? TimeSpan.FromSeconds(seconds) : null, failed, Math.Min(confirmed, failed)),
+                CleanPath with
+                {
+                    TransmissionFailureRate = rate / 1000.0,
+                    WasDownDuringStall = down,
+                    IdleTimeoutUpper = timeout is { } value ? TimeSpan.FromSeconds(value) : null,
+                });
+        Check.One(Config.QuickThrowOnFailure.WithMaxTest(20_000), Prop.ForAll(cases.ToArbitrary(), pair => property(pair.Item1, pair.Item2)));
+    }
+}

@@ -1,0 +1,149 @@
+using Shouldly;
+using Sidecar.Agent.Judgement;
+using Xunit;
+
+namespace Sidecar.UnitTests.Judgement;
+
+/// <summary>Every row of the verdict table, and the order of its questions.</summary>
+public sealed class JudgeTests
+{
+    private static readonly TimeSpan Timeout = TimeSpan.FromSeconds(350);
+
+    private static readonly ConnectionEvidence Resting = new()
+    {
+        HasTcpInfo = true,
+        Idle = TimeSpan.FromSeconds(10),
+        Unacknowledged = 0,
+        ZeroWindow = false,
+        Timeouts = 0,
+        AnswerAwaited = false,
+        KeepaliveAt = null,
+        Stall = null,
+    };
+
+    /// <summary>Forgotten beyond doubt, were the path up.</summary>
+    private static readonly ConnectionEvidence Silent = Resting with
+    {
+        Unacknowledged = 1,
+        Timeouts = 4,
+        Stall = new StallEvidence { Silence = TimeSpan.FromSeconds(5), IdleBefore = TimeSpan.FromSeconds(400), FailedTransmissions = 6, ConfirmedFailures = 3 },
+    };
+
+    private static readonly PathEvidence Up = new()
+    {
+        State = PathState.Up,
+        WasDownDuringStall = false,
+        TransmissionFailureRate = LossEstimate.Floor,
+        IdleTimeoutLower = Timeout,
+        IdleTimeoutUpper = Timeout,
+    };
+
+    private static readonly PathEvidence TimeoutUnknown = Up with { IdleTimeoutLower = null, IdleTimeoutUpper = null };
+
+    [Fact]
+    public void A_connection_without_tcp_info_is_healthy_whatever_else_is_said() =>
+        Decide(Silent with { HasTcpInfo = false }, Up).ShouldBe((Verdict.Healthy, Reason.NoTcpInfo));
+
+    [Fact]
+    public void A_connection_in_use_is_healthy() =>
+        Decide(Resting with { Idle = TimeSpan.FromSeconds(1) }, Up).ShouldBe((Verdict.Healthy, Reason.YoungerThanHalfTheTimeout));
+
+    [Fact]
+    public void Data_in_flight_without_a_timeout_is_healthy() =>
+        Decide(Silent with { Timeouts = 0 }, Up).ShouldBe((Verdict.Healthy, Reason.InFlight));
+
+    [Fact]
+    public void A_timeout_whose_stall_is_not_known_is_healthy() =>
+        Decide(Silent with { Stall = null }, Up).ShouldBe((Verdict.Healthy, Reason.InFlight));
+
+    [Fact]
+    public void An_idle_connection_of_a_path_whose_timeout_nobody_knows_is_healthy() =>
+        Decide(Resting with { Idle = TimeSpan.FromDays(2) }, TimeoutUnknown).ShouldBe((Verdict.Healthy, Reason.NoTimeoutKnown));
+
+    [Fact]
+    public void A_keepalive_counts_as_protection_where_the_timeout_is_not_known() =>
+        Decide(Resting with { KeepaliveAt = TimeSpan.FromHours(2) }, TimeoutUnknown).ShouldBe((Verdict.Healthy, Reason.ProtectedByKeepalive));
+
+    [Fact]
+    public void A_keepalive_in_time_protects() =>
+        Decide(Resting with { Idle = TimeSpan.FromSeconds(170), KeepaliveAt = TimeSpan.FromSeconds(175) }, Up)
+            .ShouldBe((Verdict.Healthy, Reason.ProtectedByKeepalive));
+
+    [Fact]
+    public void A_keepalive_that_comes_after_the_path_forgets_protects_nothing() =>
+        Decide(Resting with { Idle = TimeSpan.FromSeconds(200), KeepaliveAt = TimeSpan.FromHours(2) }, Up)
+            .ShouldBe((Verdict.Aging, Reason.PastHalfTheTimeout));
+
+    [Theory]
+    [InlineData(174.999, Verdict.Healthy)]
+    [InlineData(175, Verdict.Aging)]
+    [InlineData(349.999, Verdict.Aging)]
+    [InlineData(350, Verdict.Expired)]
+    [InlineData(86400, Verdict.Expired)]
+    public void Idle_connections_age_at_half_the_timeout_and_expire_at_the_whole(double idle, Verdict verdict) =>
+        Judge.Decide(Resting with { Idle = TimeSpan.FromSeconds(idle) }, Up).Verdict.ShouldBe(verdict);
+
+    [Fact]
+    public void Between_the_bounds_of_the_timeout_nothing_is_expired() =>
+        Decide(Resting with { Idle = TimeSpan.FromSeconds(500) }, Up with { IdleTimeoutUpper = TimeSpan.FromSeconds(600) })
+            .ShouldBe((Verdict.Aging, Reason.PastHalfTheTimeout));
+
+    [Theory]
+    [InlineData(PathState.Up)]
+    [InlineData(PathState.Down)]
+    [InlineData(PathState.Unknown)]
+    public void A_slow_query_waits_however_long_and_whatever_the_path_does(PathState path) =>
+        Decide(Resting with { AnswerAwaited = true, Idle = TimeSpan.FromDays(3) }, Up with { State = path })
+            .ShouldBe((Verdict.Waiting, Reason.AnswerAwaited));
+
+    [Fact]
+    public void A_closed_window_is_the_peers_doing_even_when_everything_else_looks_stuck() =>
+        Decide(Silent with { ZeroWindow = true }, Up).ShouldBe((Verdict.BlockedByPeer, Reason.PeerWindowClosed));
+
+    [Fact]
+    public void Silence_before_any_fresh_connection_is_suspect() =>
+        Decide(Silent, Up with { State = PathState.Unknown }).ShouldBe((Verdict.Suspect, Reason.RetransmittingPathUnknown));
+
+    [Fact]
+    public void Silence_where_no_fresh_connection_can_be_made_stays_suspect() =>
+        Decide(Silent, Up with { State = PathState.Unprovable }).ShouldBe((Verdict.Suspect, Reason.RetransmittingUnprovable));
+
+    [Fact]
+    public void Silence_while_fresh_connections_succeed_is_stuck() =>
+        Decide(Silent, Up).ShouldBe((Verdict.Stuck, Reason.SilentWhilePathUp));
+
+    [Fact]
+    public void Silence_while_fresh_connections_fail_is_an_outage() =>
+        Decide(Silent, Up with { State = PathState.Down }).ShouldBe((Verdict.Outage, Reason.SilentAndPathDown));
+
+    [Fact]
+    public void One_timeout_of_a_busy_connection_is_suspect_and_no_more() =>
+        Decide(
+            Silent with { Timeouts = 1, Stall = new StallEvidence { Silence = TimeSpan.FromSeconds(0.5), IdleBefore = TimeSpan.Zero, FailedTransmissions = 3, ConfirmedFailures = 0 } },
+            Up)
+            .ShouldBe((Verdict.Suspect, Reason.RetransmittingPathUp));
+
+    [Fact]
+    public void Every_verdict_of_the_table_has_a_row_here_and_a_name()
+    {
+        Verdict[] rows =
+        [
+            Decide(Resting, Up).Verdict,
+            Decide(Resting with { Idle = TimeSpan.FromSeconds(200) }, Up).Verdict,
+            Decide(Resting with { Idle = TimeSpan.FromSeconds(400) }, Up).Verdict,
+            Decide(Resting with { AnswerAwaited = true }, Up).Verdict,
+            Decide(Silent, Up with { State = PathState.Unknown }).Verdict,
+            Decide(Silent, Up).Verdict,
+            Decide(Silent, Up with { State = PathState.Down }).Verdict,
+            Decide(Silent with { ZeroWindow = true }, Up).Verdict,
+        ];
+        rows.ShouldBe(VerdictNames.All);
+        VerdictNames.All.Select(verdict => verdict.ToName()).Distinct().Count().ShouldBe(rows.Length);
+    }
+
+    private static (Verdict Verdict, Reason Reason) Decide(ConnectionEvidence connection, PathEvidence path)
+    {
+        var judged = Judge.Decide(connection, path);
+        return (judged.Verdict, judged.Reason);
+    }
+}

@@ -1,0 +1,172 @@
+using Shouldly;
+using Sidecar.Agent.Judgement;
+using Xunit;
+
+namespace Sidecar.UnitTests.Judgement;
+
+/// <summary>One test for each guardrail; the first two prove that without them the remedy would go ahead.</summary>
+public sealed class RemedyPlannerTests
+{
+    private static readonly Circumstances Calm = new() { Observe = false, TickLate = false, CommonMode = false, RecycleRateLeft = true };
+
+    private static readonly WorkerEvidence Hung = new()
+    {
+        SoleOwnerKnown = true,
+        Protected = false,
+        NamedForTermination = true,
+        OtherProgress = false,
+        HungFirst = true,
+        GroupBusy = false,
+        BudgetLeft = true,
+    };
+
+    private static readonly StuckCase ToRecycle = new()
+    {
+        Declared = true,
+        PathUp = true,
+        RecycleEnabled = true,
+        Recycle = RecycleProgress.NotTried,
+        Worker = default,
+    };
+
+    private static readonly StuckCase ToTerminate = ToRecycle with { RecycleEnabled = false, Worker = Hung };
+
+    [Fact]
+    public void A_stuck_connection_is_recycled() => RemedyPlanner.ForStuck(ToRecycle, Calm).ShouldBe(new Decision(Remedy.Recycle, null));
+
+    [Fact]
+    public void Where_recycling_is_off_the_hung_worker_is_terminated() =>
+        RemedyPlanner.ForStuck(ToTerminate, Calm).ShouldBe(new Decision(Remedy.Terminate, null));
+
+    [Theory]
+    [InlineData(RecycleProgress.Refused)]
+    [InlineData(RecycleProgress.DidNotHelp)]
+    public void Where_recycling_was_refused_or_of_no_help_the_hung_worker_is_terminated(RecycleProgress recycle) =>
+        RemedyPlanner.ForStuck(ToRecycle with { Recycle = recycle, Worker = Hung }, Calm).ShouldBe(new Decision(Remedy.Terminate, null));
+
+    [Theory]
+    [InlineData(RecycleProgress.Settling)]
+    [InlineData(RecycleProgress.Helped)]
+    public void While_a_recycle_settles_or_after_it_helped_nothing_is_done(RecycleProgress recycle) =>
+        RemedyPlanner.ForStuck(ToRecycle with { Recycle = recycle, Worker = Hung }, Calm).ShouldBe(Decision.Nothing);
+
+    [Fact]
+    public void A_connection_that_nobody_declared_is_left_alone()
+    {
+        Withheld(ToRecycle with { Declared = false }, Calm, Remedy.Recycle, Guardrail.NotDeclared);
+        Withheld(ToTerminate with { Declared = false }, Calm, Remedy.Terminate, Guardrail.NotDeclared);
+    }
+
+    [Fact]
+    public void While_fresh_connections_fail_nothing_is_recycled_and_nobody_terminated()
+    {
+        Withheld(ToRecycle with { PathUp = false }, Calm, Remedy.Recycle, Guardrail.PathDown);
+        Withheld(ToTerminate with { PathUp = false }, Calm, Remedy.Terminate, Guardrail.PathDown);
+    }
+
+    [Fact]
+    public void When_most_connections_went_silent_together_recycling_goes_on_at_a_bounded_rate()
+    {
+        RemedyPlanner.ForStuck(ToRecycle, Calm with { CommonMode = true }).IsAction.ShouldBeTrue();
+        Withheld(ToRecycle, Calm with { CommonMode = true, RecycleRateLeft = false }, Remedy.Recycle, Guardrail.CommonMode);
+        RemedyPlanner.ForStuck(ToRecycle, Calm with { CommonMode = false, RecycleRateLeft = false }).IsAction.ShouldBeTrue();
+    }
+
+    [Fact]
+    public void When_most_connections_went_silent_together_nobody_is_terminated() =>
+        Withheld(ToTerminate, Calm with { CommonMode = true }, Remedy.Terminate, Guardrail.CommonMode);
+
+    [Fact]
+    public void A_look_that_came_late_acts_on_nothing()
+    {
+        Withheld(ToRecycle, Calm with { TickLate = true }, Remedy.Recycle, Guardrail.LateTick);
+        Withheld(ToTerminate, Calm with { TickLate = true }, Remedy.Terminate, Guardrail.LateTick);
+    }
+
+    [Fact]
+    public void A_worker_that_made_progress_elsewhere_is_not_hung() =>
+        Withheld(Terminate(Hung with { OtherProgress = true }), Calm, Remedy.Terminate, Guardrail.OtherProgress);
+
+    [Fact]
+    public void A_worker_whose_progress_cannot_be_seen_is_not_called_hung() =>
+        Withheld(Terminate(Hung with { OtherProgress = null }), Calm, Remedy.Terminate, Guardrail.Unknown);
+
+    [Fact]
+    public void Pid_1_the_agent_and_kernel_threads_are_never_terminated() =>
+        Withheld(Terminate(Hung with { Protected = true }), Calm, Remedy.Terminate, Guardrail.ProtectedProcess);
+
+    [Fact]
+    public void A_process_that_no_section_names_is_never_terminated() =>
+        Withheld(Terminate(Hung with { NamedForTermination = false }), Calm, Remedy.Terminate, Guardrail.UnnamedWorker);
+
+    [Fact]
+    public void A_socket_with_several_owners_or_none_known_ends_no_process() =>
+        Withheld(Terminate(Hung with { SoleOwnerKnown = false }), Calm, Remedy.Terminate, Guardrail.Unknown);
+
+    [Fact]
+    public void Only_the_worker_that_hung_first_is_terminated() =>
+        Withheld(Terminate(Hung with { HungFirst = false }), Calm, Remedy.Terminate, Guardrail.NotFirstHung);
+
+    [Fact]
+    public void One_termination_at_a_time() =>
+        Withheld(Terminate(Hung with { GroupBusy = true }), Calm, Remedy.Terminate, Guardrail.OneAtATime);
+
+    [Fact]
+    public void Past_the_budget_the_agent_stands_down() =>
+        Withheld(Terminate(Hung with { BudgetLeft = false }), Calm, Remedy.Terminate, Guardrail.Budget);
+
+    [Fact]
+    public void Observe_mode_does_nothing_and_says_what_it_would_have_done()
+    {
+        Withheld(ToRecycle, Calm with { Observe = true }, Remedy.Recycle, Guardrail.Observe);
+        Withheld(ToTerminate, Calm with { Observe = true }, Remedy.Terminate, Guardrail.Observe);
+    }
+
+    [Fact]
+    public void Observe_mode_names_the_guardrail_that_would_have_withheld_it_anyway() =>
+        Withheld(ToRecycle with { PathUp = false }, Calm with { Observe = true }, Remedy.Recycle, Guardrail.PathDown);
+
+    /// <summary>All 2^n combinations: an action follows only where nothing at all speaks against it.</summary>
+    [Fact]
+    public void Only_one_of_all_combinations_terminates_a_worker()
+    {
+        var acting = 0;
+        for (var bits = 0; bits < 1 << 12; bits++)
+        {
+            bool Bit(int n) => (bits >> n & 1) != 0;
+            var worker = new WorkerEvidence
+            {
+                SoleOwnerKnown = Bit(0),
+                Protected = Bit(1),
+                NamedForTermination = Bit(2),
+                OtherProgress = Bit(3) ? null : Bit(4),
+                HungFirst = Bit(5),
+                GroupBusy = Bit(6),
+                BudgetLeft = Bit(7),
+            };
+            var stuck = ToTerminate with { Declared = Bit(8), PathUp = Bit(9), Worker = worker };
+            var decision = RemedyPlanner.ForStuck(stuck, Calm with { TickLate = Bit(10), CommonMode = Bit(11) });
+            decision.Remedy.ShouldBe(Remedy.Terminate);
+            if (decision.IsAction)
+            {
+                acting++;
+                (stuck, worker).ShouldBe((ToTerminate, Hung));
+            }
+        }
+
+        acting.ShouldBe(1);
+    }
+
+    [Fact]
+    public void Every_guardrail_and_remedy_has_a_name_of_its_own()
+    {
+        Enum.GetValues<Guardrail>().Select(guardrail => guardrail.ToName()).ShouldBeUnique();
+        Enum.GetValues<Remedy>().Select(remedy => remedy.ToName()).ShouldBeUnique();
+        Should.Throw<ArgumentOutOfRangeException>(() => ((Guardrail)99).ToName());
+    }
+
+    private static StuckCase Terminate(WorkerEvidence worker) => ToTerminate with { Worker = worker };
+
+    private static void Withheld(StuckCase stuck, Circumstances now, Remedy remedy, Guardrail guardrail) =>
+        RemedyPlanner.ForStuck(stuck, now).ShouldBe(new Decision(remedy, guardrail));
+}
