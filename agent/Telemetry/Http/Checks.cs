@@ -28,17 +28,17 @@ internal static class Checks
     }
 
     /// <summary>
-    /// <c>PoolOK orders-db 25% (1 of 4 open connections in use)</c>. The share is of the limit where one is known, and of
-    /// the open connections otherwise. <c>PoolKO</c> with status 503 where a connection hangs or a known limit is
+    /// <c>ServiceOK orders-db 25% (1 of 4 open connections in use)</c>. The share is of the limit where one is known, and of
+    /// the open connections otherwise. <c>ServiceKO</c> with status 503 where a connection hangs or a known limit is
     /// reached to 95 %.
     /// </summary>
     public static (int Status, string Line) Pool(AgentSnapshot? snapshot, LoopHealth health, string? only)
     {
         if (Standstill(snapshot, health) is { } reason)
-            return (503, $"PoolKO {reason}");
+            return (503, $"ServiceKO {reason}");
         var upstreams = Chosen(snapshot!, only);
         if (upstreams.Count == 0)
-            return (404, only is null ? "PoolKO no upstream is declared" : $"PoolKO no upstream is named {Plain(only)}");
+            return (404, only is null ? "ServiceKO no upstream is declared" : $"ServiceKO no upstream is named {Plain(only)}");
         var bad = false;
         var parts = new List<string>(upstreams.Count);
         foreach (var upstream in upstreams)
@@ -65,7 +65,7 @@ internal static class Checks
             parts.Add(string.Create(CultureInfo.InvariantCulture, $"{upstream.Name} {share:F0}% ({detail})"));
         }
 
-        return (bad ? 503 : 200, $"{(bad ? "PoolKO" : "PoolOK")} {string.Join(", ", parts)}");
+        return (bad ? 503 : 200, $"{(bad ? "ServiceKO" : "ServiceOK")} {string.Join(", ", parts)}");
     }
 
     /// <summary>Text of a request, made harmless for a plain answer.</summary>

@@ -19,6 +19,7 @@ public sealed class JudgeTests
         AnswerAwaited = false,
         KeepaliveAt = null,
         Stall = null,
+        Probing = null,
     };
 
     /// <summary>Forgotten beyond doubt, were the path up.</summary>

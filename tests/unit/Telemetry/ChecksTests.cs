@@ -45,28 +45,28 @@ public sealed class ChecksTests
     public void A_loop_that_stands_still_vouches_for_nothing()
     {
         Checks.Database(Samples.Snapshot(), Samples.Health(silence: 60), null).ShouldBe((503, "ServiceKO the agent's loop stands still"));
-        Checks.Pool(Samples.Snapshot(), Samples.Health(silence: 60), null).ShouldBe((503, "PoolKO the agent's loop stands still"));
+        Checks.Pool(Samples.Snapshot(), Samples.Health(silence: 60), null).ShouldBe((503, "ServiceKO the agent's loop stands still"));
     }
 
     [Fact]
     public void Pool_use_is_the_share_of_open_connections_in_use() =>
         Checks.Pool(Samples.Snapshot([Samples.Connection(Verdict.Waiting), Samples.Connection(), Samples.Connection(Verdict.Aging), Samples.Connection()]), Well, null)
-            .ShouldBe((200, "PoolOK orders-db 25% (1 of 4 open connections in use)"));
+            .ShouldBe((200, "ServiceOK orders-db 25% (1 of 4 open connections in use)"));
 
     [Fact]
     public void Against_a_known_limit_every_open_connection_counts()
     {
         var connections = Enumerable.Range(0, 19).Select(_ => Samples.Connection()).ToList();
-        Checks.Pool(Samples.Snapshot(connections, [Samples.Upstream(limit: 38)]), Well, null).ShouldBe((200, "PoolOK orders-db 50% (19 open of 38, 0 in use)"));
-        Checks.Pool(Samples.Snapshot(connections, [Samples.Upstream(limit: 20)]), Well, null).ShouldBe((503, "PoolKO orders-db 95% (19 open of 20, 0 in use)"));
+        Checks.Pool(Samples.Snapshot(connections, [Samples.Upstream(limit: 38)]), Well, null).ShouldBe((200, "ServiceOK orders-db 50% (19 open of 38, 0 in use)"));
+        Checks.Pool(Samples.Snapshot(connections, [Samples.Upstream(limit: 20)]), Well, null).ShouldBe((503, "ServiceKO orders-db 95% (19 open of 20, 0 in use)"));
     }
 
     [Fact]
     public void A_hanging_connection_is_KO() =>
         Checks.Pool(Samples.Snapshot([Samples.Connection(Verdict.Stuck), Samples.Connection()]), Well, null)
-            .ShouldBe((503, "PoolKO orders-db 50% (1 of 2 open connections in use, 1 hanging)"));
+            .ShouldBe((503, "ServiceKO orders-db 50% (1 of 2 open connections in use, 1 hanging)"));
 
     [Fact]
     public void An_upstream_without_connections_uses_nothing() =>
-        Checks.Pool(Samples.Snapshot([]), Well, null).ShouldBe((200, "PoolOK orders-db 0% (0 of 0 open connections in use)"));
+        Checks.Pool(Samples.Snapshot([]), Well, null).ShouldBe((200, "ServiceOK orders-db 0% (0 of 0 open connections in use)"));
 }
