@@ -90,7 +90,7 @@ public sealed class HttpEndpointTests : IAsyncLifetime
         var connections = json.RootElement.GetProperty("connections").EnumerateArray().ToList();
         connections.Count.ShouldBe(2);
         connections[0].EnumerateObject().Select(p => p.Name).ShouldBe(
-            ["local", "peer", "pid", "executable", "unit", "upstream", "namespace", "idle_seconds", "verdict", "why", "stuck_seconds", "keepalive", "cookie"]);
+            ["local", "peer", "pid", "executable", "unit", "upstream", "namespace", "idle_seconds", "verdict", "why", "stuck_seconds", "keepalive", "cookie", "session"]);
         connections[0].GetProperty("local").GetString().ShouldBe("10.0.1.2:40000");
         connections[0].GetProperty("cookie").GetString().ShouldBe("18446744073709551615");
         connections[0].GetProperty("stuck_seconds").ValueKind.ShouldBe(JsonValueKind.Null);
