@@ -133,6 +133,7 @@ internal sealed class AgentInstance : IAsyncDisposable
                     Version = ProductVersion.Text,
                 },
                 loggers);
+            _loop.EndpointProblem = () => _http?.Problem;
             await _http.StartAsync().ConfigureAwait(false);
         }
     }

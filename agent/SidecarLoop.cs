@@ -98,6 +98,9 @@ internal sealed class SidecarLoop : IDisposable
     /// <summary>Remedies that the configuration asks for and that are not possible here.</summary>
     public IReadOnlyList<string> NotPossible => _selfCheck.NotPossible;
 
+    /// <summary>Why the HTTP endpoint is not there, where it is not.</summary>
+    public Func<string?>? EndpointProblem { get; set; }
+
     /// <summary>Whether an action is under way.</summary>
     public bool IsFollowing { get; private set; }
 
@@ -378,6 +381,11 @@ internal sealed class SidecarLoop : IDisposable
         }
 
         limitations.AddRange(_sessions?.Problems ?? []);
+        if (EndpointProblem?.Invoke() is { } endpoint)
+        {
+            limitations.Add(endpoint);
+        }
+
         if (_incidents?.Problem is { } problem)
         {
             limitations.Add(problem);

@@ -247,6 +247,12 @@ internal sealed class RemedyEngine : IDisposable
             Worker = willTerminate ? WorkerEvidence(connection, memory, ownership, all, now) : default,
         };
 
+        if (!section.Recycle && memory.Recycle == RecycleProgress.NotTried && memory.IsNew(Remedy.Recycle, Guardrail.SwitchedOff))
+        {
+            // Counted, and no incident of its own: the one that follows tells what was done instead.
+            _teller.Withheld(connection.Upstream.Name, Remedy.Recycle, Guardrail.SwitchedOff);
+        }
+
         var decision = RemedyPlanner.ForStuck(stuck, circumstances);
         if (decision.Remedy == Remedy.None)
         {
@@ -522,6 +528,7 @@ internal sealed class RemedyEngine : IDisposable
             WithheldBy = Guardrail.PathDown.ToName(),
         };
         _outages[path] = incident;
+        _teller.Log(LogLevel.Error, $"{connection.Upstream.Name}: fresh connections to {path.Key.Destination} fail; nothing is closed or ended until they succeed", MessageIds.OutageBegan);
         _teller.Withheld(connection.Upstream.Name, Remedy.Recycle, Guardrail.PathDown);
         _teller.Record(incident);
     }
@@ -538,6 +545,11 @@ internal sealed class RemedyEngine : IDisposable
             if (path.Last?.Up == true || !all.Any(connection => connection.Path == path && connection.Judged.Verdict == Verdict.Outage))
             {
                 _outages.Remove(path);
+                if (path.Last?.Up == true)
+                {
+                    _teller.Log(LogLevel.Warning, $"{incident.Upstream}: fresh connections to {path.Key.Destination} succeed again", MessageIds.OutageEnded);
+                }
+
                 _teller.End(incident with
                 {
                     Outcome = path.Last?.Up == true ? "recovered" : "withheld",
@@ -565,7 +577,7 @@ internal sealed class RemedyEngine : IDisposable
         if (guardrail == Guardrail.Budget && owner?.Workers is { } workers && _groups[workers.Name] is { StandDownTold: false } group)
         {
             group.StandDownTold = true;
-            _teller.Log(LogLevel.Critical, $"workers {workers.Name}: the budget of {workers.Budget.Count} terminations is used up; standing down. Workers hang and nothing more will be done about it");
+            _teller.Log(LogLevel.Critical, $"workers {workers.Name}: the budget of {workers.Budget.Count} terminations is used up; standing down. Workers hang and nothing more will be done about it", MessageIds.StoodDown);
         }
     }
 

@@ -52,4 +52,6 @@ internal sealed class Teller(IncidentStore store, SidecarMetrics metrics, Journa
     public void Withheld(string upstream, Remedy remedy, Guardrail guardrail) => metrics.Withheld(upstream, remedy.ToName(), guardrail.ToName());
 
     public void Log(LogLevel level, string message) => log.Write(level, message);
+
+    public void Log(LogLevel level, string message, string messageId) => log.Write(level, message, messageId);
 }

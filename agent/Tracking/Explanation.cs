@@ -23,7 +23,7 @@ internal static class Explanation
             Reason.YoungerThanHalfTheTimeout => $"idle {idle} of {Text(lower ?? TimeSpan.Zero)}",
             Reason.PastHalfTheTimeout => $"idle {idle} of {Text(lower ?? TimeSpan.Zero)}, no keepalive in time",
             Reason.PastTheTimeout => $"idle {idle}, the path forgets at {Text(lower ?? TimeSpan.Zero)}",
-            Reason.AnswerAwaited => $"all sent data acknowledged, answer awaited for {idle}",
+            Reason.AnswerAwaited => $"all sent data acknowledged, answer awaited for {Text(TimeSpan.FromMilliseconds(connection.Last.Info.LastDataSentMilliseconds))}",
             Reason.PeerWindowClosed => "zero window: the peer lives and does not read",
             Reason.RetransmittingPathUnknown => $"{Stall(evidence)}; fresh connection not answered yet",
             Reason.RetransmittingPathUp => $"{Stall(evidence)}; {Fresh(connection)}; more silence needed",

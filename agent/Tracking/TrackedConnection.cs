@@ -32,6 +32,10 @@ public sealed class TrackedConnection(SocketKey key, Upstream upstream, ulong na
     private uint _settledSegments;
     private uint _settledRetransmissions;
 
+    private bool _answerAwaited;
+    private uint _decidedIn;
+    private uint _decidedOut;
+
     private Stall? _stall;
 
     // Keepalive probes out and unanswered, while nothing else is.
@@ -141,6 +145,13 @@ public sealed class TrackedConnection(SocketKey key, Upstream upstream, ulong na
             _settledRetransmissions = info.TotalRetransmissions;
         }
 
+        if (info.Unacked == 0)
+        {
+            _answerAwaited = DecideAnswerAwaited(info);
+            _decidedIn = info.DataSegmentsIn;
+            _decidedOut = info.DataSegmentsOut;
+        }
+
         _segmentsIn = info.SegmentsIn;
         _segmentsOut = info.SegmentsOut;
         _bytesAcked = info.BytesAcked;
@@ -199,7 +210,7 @@ public sealed class TrackedConnection(SocketKey key, Upstream upstream, ulong na
             ZeroWindow = Last.Timer == SocketTimer.ZeroWindowProbe
                 || (info.HasSendWindow && info.SendWindow == 0 && (info.NotSentBytes > 0 || info.Unacked > 0) && info.DataSegmentsOut > 0),
             Timeouts = info.Retransmits,
-            AnswerAwaited = AnswerAwaited(info),
+            AnswerAwaited = _answerAwaited,
             KeepaliveAt = KeepaliveAt(now),
             Stall = _stall is { } stall
                 ? new StallEvidence
@@ -228,19 +239,31 @@ public sealed class TrackedConnection(SocketKey key, Upstream upstream, ulong na
     /// </summary>
     public void NoteFreshConnect(bool cleanSuccess, TimeSpan started, TimeSpan ended) => (_stall ?? _probing)?.NoteFreshConnect(cleanSuccess, started, ended);
 
-    /// <summary>True when the last data went out after the last data came in, so that an answer is due.</summary>
+    /// <summary>
+    /// Decides whether an answer is due: the last data went out after the last data came in.
+    /// </summary>
     /// <remarks>
-    /// Both ages count whole ticks (4 ms at HZ=250), so equal ages leave it open. They count as answered, because every
-    /// remedy for a resting connection asks the peer first and a living one is left alone.
+    /// Both ages count whole ticks (4 ms at HZ=250), and a driver often sends the next query in the very tick in which the
+    /// answer before it arrived, just as a fast answer arrives in the tick of its query. Where the ages are equal the
+    /// acknowledgement tells: an answer carries the acknowledgement of its query with it, whereas a query that is being
+    /// worked on is acknowledged by itself, later (the delayed acknowledgement of RFC 1122, 40 ms on Linux). Answers to
+    /// keepalives move that age too, so it is asked once per exchange and kept.
     /// </remarks>
-    private static bool AnswerAwaited(in TcpInfo info)
+    private bool DecideAnswerAwaited(in TcpInfo info)
     {
-        if (info.DataSegmentsOut == 0)
+        if (info.DataSegmentsOut == 0 || info.DataSegmentsIn == 0)
         {
-            return false;
+            return info.DataSegmentsOut != 0;
         }
 
-        return info.DataSegmentsIn == 0 || info.LastDataSentMilliseconds < info.LastDataReceivedMilliseconds;
+        if (info.LastDataSentMilliseconds != info.LastDataReceivedMilliseconds)
+        {
+            return info.LastDataSentMilliseconds < info.LastDataReceivedMilliseconds;
+        }
+
+        return info.DataSegmentsIn == _decidedIn && info.DataSegmentsOut == _decidedOut
+            ? _answerAwaited
+            : info.LastAckReceivedMilliseconds < info.LastDataReceivedMilliseconds;
     }
 
     private TimeSpan? KeepaliveAt(TimeSpan now) => Last.Timer switch
