@@ -286,7 +286,7 @@ public sealed class TrackedConnection(SocketKey key, Upstream upstream, ulong na
         {
             // Retransmitted already. The kernel's busy clock has run since the first send (and through exchanges
             // answered since the last look, which ended at the last acknowledgement).
-            start = now - TimeSpan.FromMicroseconds(info.BusyMicroseconds - _busyMicroseconds);
+            start = now - Microseconds(info.BusyMicroseconds > _busyMicroseconds ? info.BusyMicroseconds - _busyMicroseconds : 0);
             retransmissionsAtStart = _totalRetransmissions;
         }
         else
@@ -294,7 +294,7 @@ public sealed class TrackedConnection(SocketKey key, Upstream upstream, ulong na
             // First sight of a stall that was there before: the back-off tells how long it has lasted, the sum of the
             // timeouts so far being rto0 · (2^backoff - 1).
             var firstRto = info.RtoMicroseconds / Math.Pow(2, Math.Min((int)info.Backoff, 30));
-            var waited = info.Retransmits == 0 ? TimeSpan.Zero : TimeSpan.FromMicroseconds(firstRto * (Math.Pow(2, Math.Min((int)info.Backoff, 30)) - 1));
+            var waited = info.Retransmits == 0 ? TimeSpan.Zero : Microseconds(firstRto * (Math.Pow(2, Math.Min((int)info.Backoff, 30)) - 1));
             start = now - waited - Milliseconds(info.LastDataSentMilliseconds);
             retransmissionsAtStart = info.TotalRetransmissions - Math.Min(info.Retransmits, info.TotalRetransmissions);
         }
@@ -338,6 +338,9 @@ public sealed class TrackedConnection(SocketKey key, Upstream upstream, ulong na
     }
 
     private static TimeSpan Milliseconds(uint value) => TimeSpan.FromMilliseconds(value);
+
+    /// <summary>Whatever the kernel may send: a number beyond all reason is cut off, not a reason to fail.</summary>
+    private static TimeSpan Microseconds(double value) => TimeSpan.FromMicroseconds(Math.Min(value, 1e14));
 
     private static TimeSpan Positive(TimeSpan value) => value < TimeSpan.Zero ? TimeSpan.Zero : value;
 

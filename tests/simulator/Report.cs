@@ -24,6 +24,7 @@ internal sealed class Report
     internal long FreshConnections { get; set; }
     internal long Stuck { get; set; }
     internal long Recycled { get; set; }
+    internal long Expired { get; set; }
     internal long Recovered { get; set; }
     internal long DidNotHelp { get; set; }
     internal long Terminated { get; set; }
@@ -76,7 +77,7 @@ internal sealed class Report
         to.WriteLine($"{ConnectionHours,14:N0} connection-hours in {Worlds:N0} worlds, {Connections:N0} connections");
         to.WriteLine($"{Turns,14:N0} turns of the agent, {Looks:N0} looks, {FreshConnections:N0} fresh connections");
         to.WriteLine($"{Stuck,14:N0} stalls judged stuck");
-        to.WriteLine($"{Recycled,14:N0} connections recycled, {WrongRecycles:N0} of them alive; {Recovered:N0} recovered or gone at the last look");
+        to.WriteLine($"{Recycled,14:N0} connections recycled ({Expired:N0} of them resting), {WrongRecycles:N0} of them alive; {Recovered:N0} recovered or gone at the last look");
         to.WriteLine($"{Terminated,14:N0} workers terminated, {WrongTerminations:N0} of them wrongly; {DidNotHelp:N0} recycles of no help");
         to.WriteLine($"{Withheld.Values.Sum(),14:N0} remedies withheld: {string.Join(", ", Withheld.Where(pair => pair.Value > 0).Select(pair => $"{pair.Key.ToName()} {pair.Value:N0}"))}");
         to.WriteLine("seconds from the first unanswered send to the end of dead connections:      number   median      99 %  longest");
