@@ -33,7 +33,7 @@ internal sealed class Report
 
     internal Dictionary<Guardrail, long> Withheld { get; } = Enum.GetValues<Guardrail>().ToDictionary(guardrail => guardrail, _ => 0L);
 
-    /// <summary>The first hundred; <see cref="Kinds"/> counts all.</summary>
+    /// <summary>The first twenty of each kind; <see cref="Kinds"/> counts all.</summary>
     internal List<Violation> Violations { get; } = [];
 
     internal IReadOnlyDictionary<string, int> Kinds => _kinds;
@@ -42,7 +42,7 @@ internal sealed class Report
     {
         world.Trace(now, $"VIOLATION {kind}: {text}");
         _kinds[kind] = _kinds.GetValueOrDefault(kind) + 1;
-        if (Violations.Count < 100)
+        if (_kinds[kind] <= 20)
         {
             Violations.Add(new Violation(world.Seed, now, kind, text));
         }
