@@ -25,6 +25,9 @@ public sealed class PathTracker
     /// <summary>And of one that is down.</summary>
     private static readonly TimeSpan SpacingWhenDown = TimeSpan.FromSeconds(1);
 
+    /// <summary>How much later than the last one an answer may come before it is missed.</summary>
+    private static readonly TimeSpan Overdue = TimeSpan.FromMilliseconds(250);
+
     private readonly PathEstimator _estimator = new();
     private Task<FreshConnectResult>? _running;
     private TimeSpan _runningSince;
@@ -148,9 +151,10 @@ public sealed class PathTracker
         var (lower, upper) = IdleTimeout;
         return new PathEvidence
         {
-            State = State(stallStart),
+            State = State(stallStart, now),
             WasDownDuringStall = stallStart is { } start && LastDown >= start,
             TransmissionFailureRate = Loss.RateAt(now),
+            BlipRate = Loss.BlipRateAt(now),
             IdleTimeoutLower = lower,
             IdleTimeoutUpper = upper,
         };
@@ -188,14 +192,24 @@ public sealed class PathTracker
         }
     }
 
-    private PathState State(TimeSpan? stallStart)
+    /// <summary>True when the latest fresh connection began since then and succeeded, and no later one is overdue.</summary>
+    internal bool IsUpSince(TimeSpan since, TimeSpan now) => Last is { Up: true } last && last.Started >= since && !IsOverdue(now);
+
+    /// <summary>
+    /// A fresh connection is out that should have been answered: the path may have gone just now, and what an earlier one
+    /// said holds no longer.
+    /// </summary>
+    private bool IsOverdue(TimeSpan now) =>
+        _running is { IsCompleted: false } && now - _runningSince > Overdue + (Last is { Up: true } last ? last.Result.Elapsed : TimeSpan.Zero);
+
+    private PathState State(TimeSpan? stallStart, TimeSpan now)
     {
         if (Unprovable)
         {
             return PathState.Unprovable;
         }
 
-        if (Last is not { } last || stallStart is null || last.Started < stallStart)
+        if (Last is not { } last || stallStart is null || last.Started < stallStart || (last.Up == true && IsOverdue(now)))
         {
             return PathState.Unknown;
         }

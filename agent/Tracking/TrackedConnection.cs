@@ -8,7 +8,8 @@ namespace Sidecar.Agent.Tracking;
 /// <param name="Sent">Transmissions that have been answered or repeated since the last lesson; zero while a stall goes on.</param>
 /// <param name="Failed">Those of them that had to be repeated.</param>
 /// <param name="Survived">A rest after which something came back; zero where there was none.</param>
-public readonly record struct PathLesson(uint Sent, uint Failed, TimeSpan Survived);
+/// <param name="SilentSince">Where this look found an answer after retransmission timeouts: when that silence had begun.</param>
+public readonly record struct PathLesson(uint Sent, uint Failed, TimeSpan Survived, TimeSpan? SilentSince);
 
 /// <summary>
 /// What is remembered of one connection between looks: when segments last moved, and the stall in progress. Fed with
@@ -103,6 +104,7 @@ public sealed class TrackedConnection(SocketKey key, Upstream upstream, ulong na
         var moved = !_seen || info.SegmentsIn != _segmentsIn || info.SegmentsOut != _segmentsOut;
         var answered = !_seen || info.SegmentsIn != _segmentsIn || info.BytesAcked != _bytesAcked;
         var movedBefore = LastMoved;
+        var silentSince = answered && Last.Info.Retransmits > 0 ? _stall?.Start : null;
 
         if (moved)
         {
@@ -123,7 +125,7 @@ public sealed class TrackedConnection(SocketKey key, Upstream upstream, ulong na
         }
 
         UpdateProbing(socket, now, answered);
-        PathLesson lesson = default;
+        var lesson = new PathLesson { SilentSince = silentSince };
         if (_seen && socket.Info.SegmentsIn != _segmentsIn)
         {
             // Something came back after a rest: the path survived at least the rest that the last look had seen.
@@ -208,6 +210,7 @@ public sealed class TrackedConnection(SocketKey key, Upstream upstream, ulong na
                     IdleBefore = stall.IdleBefore,
                     FailedTransmissions = (int)(1 + info.TotalRetransmissions - stall.RetransmissionsAtStart),
                     ConfirmedFailures = stall.Confirmed,
+                    CleanConnections = stall.Clean,
                 }
                 : null,
             Probing = _probing is { } probing
@@ -217,6 +220,7 @@ public sealed class TrackedConnection(SocketKey key, Upstream upstream, ulong na
                     IdleBefore = probing.IdleBefore,
                     FailedTransmissions = _probesOut,
                     ConfirmedFailures = probing.Confirmed,
+                    CleanConnections = probing.Clean,
                 }
                 : null,
         };
@@ -361,6 +365,8 @@ public sealed class TrackedConnection(SocketKey key, Upstream upstream, ulong na
 
         internal int Confirmed { get; private set; }
 
+        internal int Clean { get; private set; }
+
         internal bool IsLossTaken { get; set; }
 
         /// <summary>Data was sent again. Several times between two looks count once: only the last one's time is known.</summary>
@@ -389,6 +395,7 @@ public sealed class TrackedConnection(SocketKey key, Upstream upstream, ulong na
                 _upSince = null;
                 _pending = 0;
                 Confirmed = 0;
+                Clean = 0;
                 return;
             }
 
@@ -396,6 +403,11 @@ public sealed class TrackedConnection(SocketKey key, Upstream upstream, ulong na
             {
                 Confirmed += _pending;
                 _pending = 0;
+                Clean++;
+            }
+            else if (_upSince is null)
+            {
+                Clean++;
             }
 
             _upSince ??= ended;

@@ -35,6 +35,7 @@ internal sealed class SimulatedAgent : Actor
     private readonly Dictionary<string, List<TimeSpan>> _brakedRecycles = new(StringComparer.Ordinal);
     private Upstream[] _upstreams = [];
     private PathTable _paths = new();
+    private ProgressMemory _progress = new();
     private Dictionary<string, WorkerGroup> _groups = [];
     private Dictionary<string, CommonModeBrake> _brakes = [];
     private Dictionary<string, SlidingBudget> _expiredRates = [];
@@ -181,6 +182,7 @@ internal sealed class SimulatedAgent : Actor
     {
         _upstreams = [.. _world.Configuration.Upstreams.Select(section => new Upstream(section))];
         _paths = new PathTable();
+        _progress = new ProgressMemory();
         _groups = _world.Configuration.Workers.ToDictionary(workers => workers.Name, workers => new WorkerGroup(workers), StringComparer.Ordinal);
         _brakes = _world.Configuration.Upstreams.ToDictionary(upstream => upstream.Name, _ => new CommonModeBrake(), StringComparer.Ordinal);
         _expiredRates = _world.Configuration.Upstreams.ToDictionary(upstream => upstream.Name, _ => new SlidingBudget(20, TimeSpan.FromSeconds(1)), StringComparer.Ordinal);
@@ -378,6 +380,7 @@ internal sealed class SimulatedAgent : Actor
 
     private void Forget(SimulatedConnection connection)
     {
+        _progress.NoteGone(connection.Thread.Process.Identity, connection.Tracked!);
         _all.Remove(connection);
         _stalled.Remove(connection);
     }
@@ -498,7 +501,7 @@ internal sealed class SimulatedAgent : Actor
         var expired = new StuckCase
         {
             Declared = tracked.Upstream.Matches(tracked.Key.Local, tracked.Key.Peer),
-            PathUp = tracked.Path is { Last: { Up: true } last } && last.Started >= probingStart,
+            PathUp = tracked.Path!.IsUpSince(probingStart, now),
             RecycleEnabled = tracked.Upstream.Section.Recycle,
             Recycle = memory.Recycle,
             Worker = default,
@@ -537,7 +540,7 @@ internal sealed class SimulatedAgent : Actor
         var stuck = new StuckCase
         {
             Declared = tracked.Upstream.Matches(tracked.Key.Local, tracked.Key.Peer),
-            PathUp = tracked.Path is { Last: { Up: true } last } && last.Started >= (memory.RecycledOwner is null ? memory.StallStart : memory.RecycledAt),
+            PathUp = tracked.Path!.IsUpSince(memory.RecycledOwner is null ? memory.StallStart : memory.RecycledAt, now),
             RecycleEnabled = section.Recycle,
             Recycle = memory.Recycle,
             Worker = willTerminate ? Worker(connection, memory, now) : default,
@@ -601,7 +604,7 @@ internal sealed class SimulatedAgent : Actor
             SoleOwnerKnown = process.Alive && !_world.IsInheritedSocket(process),
             Protected = false,
             NamedForTermination = group?.Section.Terminate == true,
-            OtherProgress = process.Threads.SelectMany(thread => thread.Connections)
+            OtherProgress = _progress.MovedSince(process.Identity, memory.StallStart) || process.Threads.SelectMany(thread => thread.Connections)
                 .Any(other => other != connection && ProgressProbe.Shows(other.Socket.Observe(now), silence)),
             HungFirst = group is not null && IsFirstHung(memory.StallStart, group),
             GroupBusy = group is not null && (_endings.ContainsKey(group.Section.Name) || group.IsBusyAt(now)),
@@ -709,7 +712,7 @@ internal sealed class SimulatedAgent : Actor
                 _report.DidNotHelp++;
             }
 
-            if (connection.Tracked.Path is { Last: { Up: true } last } && last.Started >= memory.RecycledAt)
+            if (connection.Tracked.Path!.IsUpSince(memory.RecycledAt, now))
             {
                 Plan(connection, memory, late, now);
             }
