@@ -89,13 +89,13 @@ internal sealed class RemedyEngine : IDisposable
             switch (connection.Judged.Verdict)
             {
                 case Verdict.Stuck:
-                    ForStuck(connection, all, late, now);
+                    ForStuck(connection, all, late, now, probe);
                     break;
                 case Verdict.Outage:
                     ForOutage(connection);
                     break;
                 case Verdict.Expired:
-                    ForExpired(connection, late, now);
+                    ForExpired(connection, late, now, probe);
                     break;
             }
 
@@ -160,7 +160,7 @@ internal sealed class RemedyEngine : IDisposable
         }
     }
 
-    private void ForStuck(TrackedConnection connection, IReadOnlyCollection<TrackedConnection> all, bool late, TimeSpan now)
+    private void ForStuck(TrackedConnection connection, IReadOnlyCollection<TrackedConnection> all, bool late, TimeSpan now, Action<TrackedConnection> probe)
     {
         if (connection.StallStart is not { } stallStart)
         {
@@ -172,11 +172,11 @@ internal sealed class RemedyEngine : IDisposable
             connection.Case = new ConnectionCase(stallStart);
         }
 
-        Plan(connection, connection.Case, all, late, now);
+        Plan(connection, connection.Case, all, late, now, probe);
     }
 
     /// <summary>Closes an expired pooled connection before its worker uses it.</summary>
-    private void ForExpired(TrackedConnection connection, bool late, TimeSpan now)
+    private void ForExpired(TrackedConnection connection, bool late, TimeSpan now, Action<TrackedConnection> probe)
     {
         if (connection.ProbingStart is not { } probingStart)
         {
@@ -217,6 +217,12 @@ internal sealed class RemedyEngine : IDisposable
             return;
         }
 
+        if (!connection.Path!.IsUpNow(connection.LastRetransmission, now))
+        {
+            probe(connection);
+            return;
+        }
+
         rate.Spend(now);
         if (connection.Protection?.NudgedSince is not null)
         {
@@ -226,7 +232,7 @@ internal sealed class RemedyEngine : IDisposable
         Recycle(connection, memory, null, now);
     }
 
-    private void Plan(TrackedConnection connection, ConnectionCase memory, IReadOnlyCollection<TrackedConnection> all, bool late, TimeSpan now)
+    private void Plan(TrackedConnection connection, ConnectionCase memory, IReadOnlyCollection<TrackedConnection> all, bool late, TimeSpan now, Action<TrackedConnection> probe)
     {
         var brake = _brakes[connection.Upstream.Name];
         var circumstances = new Circumstances
@@ -263,6 +269,10 @@ internal sealed class RemedyEngine : IDisposable
         if (decision.WithheldBy is { } guardrail)
         {
             Withhold(connection, memory, decision.Remedy, guardrail, ownership.First ?? _owners.Find(connection.Last.Inode).First, now);
+        }
+        else if (!connection.Path!.IsUpNow(connection.LastRetransmission, now))
+        {
+            probe(connection); // and then, at the next look
         }
         else if (decision.Remedy == Remedy.Recycle)
         {
@@ -412,7 +422,7 @@ internal sealed class RemedyEngine : IDisposable
 
             if (connection.Path!.IsUpSince(memory.RecycledAt, now))
             {
-                Plan(connection, memory, all, late, now);
+                Plan(connection, memory, all, late, now, probe);
             }
             else
             {

@@ -28,6 +28,9 @@ public sealed class PathTracker
     /// <summary>How much later than the last one an answer may come before it is missed.</summary>
     private static readonly TimeSpan Overdue = TimeSpan.FromMilliseconds(250);
 
+    /// <summary>Age of a fresh connection on which an action may rest.</summary>
+    private static readonly TimeSpan JustNow = TimeSpan.FromSeconds(1);
+
     private readonly PathEstimator _estimator = new();
     private Task<FreshConnectResult>? _running;
     private TimeSpan _runningSince;
@@ -194,6 +197,13 @@ public sealed class PathTracker
 
     /// <summary>True when the latest fresh connection began since then and succeeded, and no later one is overdue.</summary>
     internal bool IsUpSince(TimeSpan since, TimeSpan now) => Last is { Up: true } last && last.Started >= since && !IsOverdue(now);
+
+    /// <summary>
+    /// True when a fresh connection has succeeded just now, after the latest retransmission: what an action needs, since
+    /// between retransmissions, and more so between keepalive probes, the path has time to go.
+    /// </summary>
+    internal bool IsUpNow(TimeSpan? lastRetransmission, TimeSpan now) =>
+        Last is { Up: true } last && !(last.Started < lastRetransmission) && now - last.Ended <= JustNow && !IsOverdue(now);
 
     /// <summary>
     /// A fresh connection is out that should have been answered: the path may have gone just now, and what an earlier one

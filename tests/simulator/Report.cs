@@ -61,8 +61,8 @@ internal sealed class Report
         var name = $"{(recycles ? "recycle" : "no recycle"),-11} {weather,-15}";
         (_releases.TryGetValue(name, out var list) ? list : _releases[name] = []).Add(hung.TotalSeconds);
 
-        // After an outage the next three retransmissions are the evidence, and they come when the kernel's back-off has it.
-        var timeout = connection.Socket.Timeout * (hung < now - connection.Socket.FirstSent ? 4 : 1);
+        // After an outage the next retransmissions are the evidence, and they come when the kernel's back-off has it.
+        var timeout = connection.Socket.Timeout * (hung < now - connection.Socket.FirstSent ? 5 : 1);
         if (recycles && Bound(path) is { } least && least + timeout is var bound && hung > bound)
         {
             Violation(world, now, "bound", $"{connection} hung for {hung.TotalSeconds:0.0} s, at most {bound.TotalSeconds:0} s were promised ({weather}, ended: {why})");

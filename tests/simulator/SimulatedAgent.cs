@@ -517,6 +517,10 @@ internal sealed class SimulatedAgent : Actor
         {
             _report.Withheld[guardrail] += memory.IsNew(decision.Remedy, guardrail) ? 1 : 0;
         }
+        else if (decision.IsAction && !tracked.Path!.IsUpNow(tracked.LastRetransmission, now))
+        {
+            Probe(connection, now);
+        }
         else if (decision.IsAction)
         {
             rate.Spend(now);
@@ -567,6 +571,12 @@ internal sealed class SimulatedAgent : Actor
                 }
             }
 
+            return;
+        }
+
+        if (!tracked.Path!.IsUpNow(tracked.LastRetransmission, now))
+        {
+            Probe(connection, now);
             return;
         }
 
