@@ -48,6 +48,9 @@ public readonly record struct StallEvidence
 
     /// <summary>Those of them that were sent after one fresh connection had succeeded and before another did.</summary>
     public required int ConfirmedFailures { get; init; }
+
+    /// <summary>Fresh connections that succeeded at once during the silence and since the last that did not: the first, and each that confirmed failures.</summary>
+    public required int CleanConnections { get; init; }
 }
 
 /// <summary>What a path's fresh connections say at this moment.</summary>
@@ -76,6 +79,9 @@ public readonly record struct PathEvidence
 
     /// <summary>Share of transmissions on this path that lately had to be repeated, 0 to 1; see <see cref="LossEstimate"/>.</summary>
     public required double TransmissionFailureRate { get; init; }
+
+    /// <summary>Share of sends on this path that were followed by silence and an answer after all, 0 to 1; see <see cref="LossEstimate"/>.</summary>
+    public required double BlipRate { get; init; }
 
     /// <summary>Idle time the path is known to survive; null where unknown.</summary>
     public required TimeSpan? IdleTimeoutLower { get; init; }

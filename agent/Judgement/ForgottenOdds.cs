@@ -4,16 +4,20 @@ namespace Sidecar.Agent.Judgement;
 /// The odds that a silent connection was forgotten by the path, against its being alive, as a posterior.
 /// </summary>
 /// <remarks>
-/// Three explanations compete for k unanswered transmissions:
+/// Four explanations compete for k unanswered transmissions, of which c are known to have been sent while the path was
+/// up, with h fresh connections that succeeded at once:
 /// <list type="bullet">
 /// <item>forgotten: every transmission fails, with a prior that depends on the idle gap before the send;</item>
 /// <item>alive, with loss: each fails on its own with rate q, so q^k;</item>
-/// <item>alive, after a blip: the path was down for a while and has come back, so only those transmissions count that
-/// are known to have been sent while it was up (c of them): P(blip) · q^c.</item>
+/// <item>alive, after a blip: the path was away for a while and has come back, so only c count: b · q^c, where b is the
+/// share of this path's sends that such a blip has met;</item>
+/// <item>alive, in a burst of loss that goes on: transmissions fail and fresh connections succeed with the same unknown
+/// rate f, so b · max f^k (1 - f)^h, times the share of bursts that last so long.</item>
 /// </list>
 /// The numbers are chosen so that on a clean path an expired connection is condemned at its first timeout (about 0.45 s),
-/// one of unknown age when three timeouts have passed (about 1.7 s), one that was active just before not before five
-/// (about 7 s), and with 10 % loss each way none of them before nine transmissions have failed in a row.
+/// one of unknown age when two or three timeouts have passed (0.9 s to 1.7 s), one that was active just before not before
+/// five (about 7 s), and with 10 % loss each way hardly any before nine transmissions have failed in a row. A path on
+/// which connections have gone silent and come back takes longer, by as much as it has done so.
 /// </remarks>
 public static class ForgottenOdds
 {
@@ -35,8 +39,8 @@ public static class ForgottenOdds
     /// <summary>The path was seen down during the stall: routers that come back have often lost their table.</summary>
     public const double PriorAfterOutage = 0.3;
 
-    /// <summary>A blip that nobody saw began just before the send and ended before the first fresh connection.</summary>
-    public const double BlipUnseen = 1e-5;
+    /// <summary>Bursts of loss last about this long, and seldom much longer; what lasts is an outage, which fresh connections tell.</summary>
+    private static readonly TimeSpan Burst = TimeSpan.FromSeconds(1);
 
     /// <summary>No middlebox known forgets sooner: shorter gaps are no gaps.</summary>
     public static readonly TimeSpan ShortestGap = TimeSpan.FromSeconds(5);
@@ -45,11 +49,26 @@ public static class ForgottenOdds
     public static double Of(in StallEvidence stall, in PathEvidence path)
     {
         var q = path.TransmissionFailureRate;
-        var prior = Prior(stall, path);
-        var blip = path.WasDownDuringStall ? 1.0 : BlipUnseen;
         var aliveWithLoss = Math.Pow(q, stall.FailedTransmissions);
-        var aliveAfterBlip = blip * Math.Pow(q, stall.ConfirmedFailures);
-        return prior / (aliveWithLoss + aliveAfterBlip);
+        var aliveAfterBlip = (path.WasDownDuringStall ? 1.0 : path.BlipRate) * Math.Pow(q, stall.ConfirmedFailures);
+        return Prior(stall, path) / (aliveWithLoss + aliveAfterBlip + AliveInBurst(stall, path));
+    }
+
+    /// <summary>
+    /// Whatever the loss in the burst is, f^k (1 - f)^h is largest at f = k / (k + h). After an outage only what was sent
+    /// since counts. Bursts are longer than t with the tail of a Lomax distribution, (1 + t / burst)^-2.
+    /// </summary>
+    private static double AliveInBurst(in StallEvidence stall, in PathEvidence path)
+    {
+        var failures = path.WasDownDuringStall ? stall.ConfirmedFailures : stall.FailedTransmissions;
+        var all = failures + stall.CleanConnections;
+        if (all == 0)
+        {
+            return path.BlipRate;
+        }
+
+        var share = (double)failures / all;
+        return path.BlipRate * Math.Pow(share, failures) * Math.Pow(1 - share, stall.CleanConnections) * Math.Pow(1 + (stall.Silence / Burst), -2);
     }
 
     private static double Prior(in StallEvidence stall, in PathEvidence path)

@@ -1,8 +1,9 @@
 namespace Sidecar.Agent.Judgement;
 
 /// <summary>
-/// How often a transmission on a path fails, from segments sent and retransmitted. Old counts fade, so that a path that
-/// was bad yesterday is not held to be bad today.
+/// How often a transmission on a path fails, from segments sent and retransmitted, and how often failures come in a row.
+/// Old counts fade, so that a path that was bad yesterday is not held to be bad today; blips, which are rare and say most,
+/// fade over days.
 /// </summary>
 public sealed class LossEstimate
 {
@@ -18,6 +19,16 @@ public sealed class LossEstimate
 
     private static readonly TimeSpan HalfLife = TimeSpan.FromMinutes(5);
 
+    /// <summary>No path is held to have fewer blips than this per send.</summary>
+    public const double LeastBlips = 1e-5;
+
+    // As if so many sends had been seen without a blip.
+    private const double SendsBeforeBlips = 200;
+
+    private static readonly TimeSpan HalfLifeOfBlips = TimeSpan.FromDays(1);
+
+    private double _blips;
+    private double _sends;
     private double _sent;
     private double _failed;
     private TimeSpan _at;
@@ -31,6 +42,24 @@ public sealed class LossEstimate
         Fade(now);
         _sent += Math.Max(sent, failed);
         _failed += failed;
+        _sends += Math.Max(0, sent - failed);
+    }
+
+    /// <summary>
+    /// Notes a connection that went silent for a timeout or more, with the path up as far as was seen, and was answered
+    /// after all: what the next silence on this path may be too.
+    /// </summary>
+    public void AddBlip(TimeSpan now)
+    {
+        Fade(now);
+        _blips++;
+    }
+
+    /// <summary>Blips per send to reckon with.</summary>
+    public double BlipRateAt(TimeSpan now)
+    {
+        Fade(now);
+        return Math.Clamp(_blips / (_sends + SendsBeforeBlips), LeastBlips, 1);
     }
 
     /// <summary>Failure rate to reckon with: the estimate and, once failures were seen, two standard errors on top.</summary>
@@ -53,6 +82,9 @@ public sealed class LossEstimate
         var factor = Math.Pow(0.5, (now - _at) / HalfLife);
         _sent *= factor;
         _failed *= factor;
+        factor = Math.Pow(0.5, (now - _at) / HalfLifeOfBlips);
+        _blips *= factor;
+        _sends *= factor;
         _at = now;
     }
 }

@@ -12,7 +12,7 @@ namespace Sidecar.Agent.Remedies;
 internal static class ProgressProbe
 {
     /// <summary>What happened this shortly before the stall (the request that led to it) is no progress.</summary>
-    private static readonly TimeSpan Margin = TimeSpan.FromMilliseconds(250);
+    internal static readonly TimeSpan Margin = TimeSpan.FromMilliseconds(250);
 
     private const uint AllStates = 0xfff & ~(1u << (int)TcpState.Listen) & ~(1u << (int)TcpState.TimeWait);
 
@@ -53,21 +53,26 @@ internal static class ProgressProbe
     }
 
     /// <summary>Whether one other connection of the process shows that the process wrote or read within the time of the silence.</summary>
-    internal static bool Shows(in SocketObservation socket, TimeSpan silence)
+    internal static bool Shows(in SocketObservation socket, TimeSpan silence) => Age(socket) < silence - Margin;
+
+    /// <summary>How long before the observation the process last wrote to, or read from, the connection; null where that cannot be told.</summary>
+    internal static TimeSpan? Age(in SocketObservation socket)
     {
-        if (!socket.Info.IsPresent)
+        var info = socket.Info;
+        if (!info.IsPresent)
         {
-            return false;
+            return null;
         }
 
-        var info = socket.Info;
-        var since = (silence - Margin).TotalMilliseconds;
-
         // A retransmission restarts last_data_sent, so a connection that is itself unanswered has not written.
-        var wrote = info.DataSegmentsOut > 0 && info.Retransmits == 0 && info.LastDataSentMilliseconds < since;
+        uint? age = info.DataSegmentsOut > 0 && info.Retransmits == 0 ? info.LastDataSentMilliseconds : null;
 
         // The kernel receives for a hung process too; only what was taken out of the queue counts.
-        var read = info.DataSegmentsIn > 0 && socket.ReceiveQueue == 0 && info.LastDataReceivedMilliseconds < since;
-        return wrote || read;
+        if (info.DataSegmentsIn > 0 && socket.ReceiveQueue == 0 && !(info.LastDataReceivedMilliseconds >= age))
+        {
+            age = info.LastDataReceivedMilliseconds;
+        }
+
+        return age is { } milliseconds ? TimeSpan.FromMilliseconds(milliseconds) : null;
     }
 }

@@ -31,6 +31,7 @@ internal sealed class RemedyEngine : IDisposable
     private readonly Dictionary<string, WorkerGroup> _groups;
     private readonly Dictionary<string, CommonModeBrake> _brakes;
     private readonly List<TrackedConnection> _recycled = [];
+    private readonly ProgressMemory _progress = new();
     private readonly Dictionary<PathTracker, Incident> _outages = [];
     private readonly KeepaliveArmer _armer;
     private readonly KeepaliveLedger _ledger;
@@ -88,13 +89,13 @@ internal sealed class RemedyEngine : IDisposable
             switch (connection.Judged.Verdict)
             {
                 case Verdict.Stuck:
-                    ForStuck(connection, all, late, now);
+                    ForStuck(connection, all, late, now, probe);
                     break;
                 case Verdict.Outage:
                     ForOutage(connection);
                     break;
                 case Verdict.Expired:
-                    ForExpired(connection, late, now);
+                    ForExpired(connection, late, now, probe);
                     break;
             }
 
@@ -102,6 +103,7 @@ internal sealed class RemedyEngine : IDisposable
         }
 
         _ledger.Save(now);
+        _progress.Prune(now);
 
         FollowOutages(all);
         FollowRecycled(all, late, now, probe);
@@ -113,6 +115,11 @@ internal sealed class RemedyEngine : IDisposable
     public void NoteGone(TrackedConnection connection, TimeSpan now)
     {
         _ledger.Forget(connection);
+        if (_owners.Find(connection.Last.Inode) is { IsSole: true, First.Workers: not null } ownership)
+        {
+            _progress.NoteGone(ownership.First.Identity, connection);
+        }
+
         if (connection.Case is { Recycle: RecycleProgress.NotTried, Terminating: false } && connection.Judged.Verdict is Verdict.Stuck or Verdict.Suspect or Verdict.Outage)
         {
             _teller.Log(LogLevel.Information, $"{Describe(connection)} ended by itself after {Seconds(now - connection.Case.StallStart)} s of silence");
@@ -153,7 +160,7 @@ internal sealed class RemedyEngine : IDisposable
         }
     }
 
-    private void ForStuck(TrackedConnection connection, IReadOnlyCollection<TrackedConnection> all, bool late, TimeSpan now)
+    private void ForStuck(TrackedConnection connection, IReadOnlyCollection<TrackedConnection> all, bool late, TimeSpan now, Action<TrackedConnection> probe)
     {
         if (connection.StallStart is not { } stallStart)
         {
@@ -165,11 +172,11 @@ internal sealed class RemedyEngine : IDisposable
             connection.Case = new ConnectionCase(stallStart);
         }
 
-        Plan(connection, connection.Case, all, late, now);
+        Plan(connection, connection.Case, all, late, now, probe);
     }
 
     /// <summary>Closes an expired pooled connection before its worker uses it.</summary>
-    private void ForExpired(TrackedConnection connection, bool late, TimeSpan now)
+    private void ForExpired(TrackedConnection connection, bool late, TimeSpan now, Action<TrackedConnection> probe)
     {
         if (connection.ProbingStart is not { } probingStart)
         {
@@ -186,7 +193,7 @@ internal sealed class RemedyEngine : IDisposable
         var expired = new StuckCase
         {
             Declared = connection.Upstream.Matches(connection.Key.Local, connection.Key.Peer),
-            PathUp = connection.Path is { Last: { Up: true } last } && last.Started >= probingStart,
+            PathUp = connection.Path!.IsUpSince(probingStart, now),
             RecycleEnabled = connection.Upstream.Section.Recycle,
             Recycle = memory.Recycle,
             Worker = default,
@@ -210,6 +217,12 @@ internal sealed class RemedyEngine : IDisposable
             return;
         }
 
+        if (!connection.Path!.IsUpNow(connection.LastRetransmission, now))
+        {
+            probe(connection);
+            return;
+        }
+
         rate.Spend(now);
         if (connection.Protection?.NudgedSince is not null)
         {
@@ -219,7 +232,7 @@ internal sealed class RemedyEngine : IDisposable
         Recycle(connection, memory, null, now);
     }
 
-    private void Plan(TrackedConnection connection, ConnectionCase memory, IReadOnlyCollection<TrackedConnection> all, bool late, TimeSpan now)
+    private void Plan(TrackedConnection connection, ConnectionCase memory, IReadOnlyCollection<TrackedConnection> all, bool late, TimeSpan now, Action<TrackedConnection> probe)
     {
         var brake = _brakes[connection.Upstream.Name];
         var circumstances = new Circumstances
@@ -241,7 +254,7 @@ internal sealed class RemedyEngine : IDisposable
         var stuck = new StuckCase
         {
             Declared = connection.Upstream.Matches(connection.Key.Local, connection.Key.Peer),
-            PathUp = connection.Path is { Last: { Up: true } last } && last.Started >= (memory.RecycledOwner is null ? memory.StallStart : memory.RecycledAt),
+            PathUp = connection.Path!.IsUpSince(memory.RecycledOwner is null ? memory.StallStart : memory.RecycledAt, now),
             RecycleEnabled = section.Recycle,
             Recycle = memory.Recycle,
             Worker = willTerminate ? WorkerEvidence(connection, memory, ownership, all, now) : default,
@@ -262,6 +275,10 @@ internal sealed class RemedyEngine : IDisposable
         if (decision.WithheldBy is { } guardrail)
         {
             Withhold(connection, memory, decision.Remedy, guardrail, ownership.First ?? _owners.Find(connection.Last.Inode).First, now);
+        }
+        else if (!connection.Path!.IsUpNow(connection.LastRetransmission, now))
+        {
+            probe(connection); // and then, at the next look
         }
         else if (decision.Remedy == Remedy.Recycle)
         {
@@ -287,12 +304,16 @@ internal sealed class RemedyEngine : IDisposable
             SoleOwnerKnown = ownership.IsSole,
             Protected = owner is not null && (owner.Identity.Pid == 1 || owner.Identity.Pid == Environment.ProcessId || owner.IsKernelThread),
             NamedForTermination = named,
-            OtherProgress = worthAsking ? ProgressProbe.MovedSince(now - memory.StallStart, owner!.Identity.Pid, connection.Last.Inode, network!, _processes) : null,
+            OtherProgress = worthAsking ? MadeProgress(connection, owner!.Identity, memory.StallStart, network!, now) : null,
             HungFirst = group is not null && IsFirstHung(memory.StallStart, group, all),
             GroupBusy = group?.IsBusyAt(now) ?? false,
             BudgetLeft = group?.Budget.IsLeftAt(now) ?? false,
         };
     }
+
+    /// <summary>On a connection that is open, or on one that has gone since; null where that cannot be seen.</summary>
+    private bool? MadeProgress(TrackedConnection stuck, ProcessIdentity process, TimeSpan stallStart, Probes.Namespaces.NetworkNamespace network, TimeSpan now) =>
+        _progress.MovedSince(process, stallStart) ? true : ProgressProbe.MovedSince(now - stallStart, process.Pid, stuck.Last.Inode, network, _processes);
 
     private bool IsFirstHung(TimeSpan stallStart, WorkerGroup group, IReadOnlyCollection<TrackedConnection> all)
     {
@@ -405,9 +426,9 @@ internal sealed class RemedyEngine : IDisposable
                 continue;
             }
 
-            if (connection.Path is { Last: { Up: true } last } && last.Started >= memory.RecycledAt)
+            if (connection.Path!.IsUpSince(memory.RecycledAt, now))
             {
-                Plan(connection, memory, all, late, now);
+                Plan(connection, memory, all, late, now, probe);
             }
             else
             {

@@ -151,9 +151,15 @@ public sealed class ConnectionTable
         var lesson = connection.Update(socket, now);
         var path = connection.Path!;
         path.LastUsed = now;
-        if (lesson.Sent > 0)
+
+        // What was lost while the path was down says nothing of how it is while it is up.
+        if (lesson.Sent > 0 && !(path.LastDown >= lesson.SilentSince))
         {
             path.Loss.Add(lesson.Sent, lesson.Failed, now);
+            if (lesson.SilentSince is not null)
+            {
+                path.Loss.AddBlip(now);
+            }
         }
 
         if (lesson.Survived >= ForgottenOdds.ShortestGap)

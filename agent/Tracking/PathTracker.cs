@@ -25,6 +25,12 @@ public sealed class PathTracker
     /// <summary>And of one that is down.</summary>
     private static readonly TimeSpan SpacingWhenDown = TimeSpan.FromSeconds(1);
 
+    /// <summary>How much later than the last one an answer may come before it is missed.</summary>
+    private static readonly TimeSpan Overdue = TimeSpan.FromMilliseconds(250);
+
+    /// <summary>Age of a fresh connection on which an action may rest.</summary>
+    private static readonly TimeSpan JustNow = TimeSpan.FromSeconds(1);
+
     private readonly PathEstimator _estimator = new();
     private Task<FreshConnectResult>? _running;
     private TimeSpan _runningSince;
@@ -148,9 +154,10 @@ public sealed class PathTracker
         var (lower, upper) = IdleTimeout;
         return new PathEvidence
         {
-            State = State(stallStart),
+            State = State(stallStart, now),
             WasDownDuringStall = stallStart is { } start && LastDown >= start,
             TransmissionFailureRate = Loss.RateAt(now),
+            BlipRate = Loss.BlipRateAt(now),
             IdleTimeoutLower = lower,
             IdleTimeoutUpper = upper,
         };
@@ -188,14 +195,31 @@ public sealed class PathTracker
         }
     }
 
-    private PathState State(TimeSpan? stallStart)
+    /// <summary>True when the latest fresh connection began since then and succeeded, and no later one is overdue.</summary>
+    internal bool IsUpSince(TimeSpan since, TimeSpan now) => Last is { Up: true } last && last.Started >= since && !IsOverdue(now);
+
+    /// <summary>
+    /// True when a fresh connection has succeeded just now, after the latest retransmission: what an action needs, since
+    /// between retransmissions, and more so between keepalive probes, the path has time to go.
+    /// </summary>
+    internal bool IsUpNow(TimeSpan? lastRetransmission, TimeSpan now) =>
+        Last is { Up: true } last && !(last.Started < lastRetransmission) && now - last.Ended <= JustNow && !IsOverdue(now);
+
+    /// <summary>
+    /// A fresh connection is out that should have been answered: the path may have gone just now, and what an earlier one
+    /// said holds no longer.
+    /// </summary>
+    private bool IsOverdue(TimeSpan now) =>
+        _running is { IsCompleted: false } && now - _runningSince > Overdue + (Last is { Up: true } last ? last.Result.Elapsed : TimeSpan.Zero);
+
+    private PathState State(TimeSpan? stallStart, TimeSpan now)
     {
         if (Unprovable)
         {
             return PathState.Unprovable;
         }
 
-        if (Last is not { } last || stallStart is null || last.Started < stallStart)
+        if (Last is not { } last || stallStart is null || last.Started < stallStart || (last.Up == true && IsOverdue(now)))
         {
             return PathState.Unknown;
         }

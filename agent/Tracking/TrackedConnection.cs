@@ -8,7 +8,8 @@ namespace Sidecar.Agent.Tracking;
 /// <param name="Sent">Transmissions that have been answered or repeated since the last lesson; zero while a stall goes on.</param>
 /// <param name="Failed">Those of them that had to be repeated.</param>
 /// <param name="Survived">A rest after which something came back; zero where there was none.</param>
-public readonly record struct PathLesson(uint Sent, uint Failed, TimeSpan Survived);
+/// <param name="SilentSince">Where this look found an answer after retransmission timeouts: when that silence had begun.</param>
+public readonly record struct PathLesson(uint Sent, uint Failed, TimeSpan Survived, TimeSpan? SilentSince);
 
 /// <summary>
 /// What is remembered of one connection between looks: when segments last moved, and the stall in progress. Fed with
@@ -107,6 +108,7 @@ public sealed class TrackedConnection(SocketKey key, Upstream upstream, ulong na
         var moved = !_seen || info.SegmentsIn != _segmentsIn || info.SegmentsOut != _segmentsOut;
         var answered = !_seen || info.SegmentsIn != _segmentsIn || info.BytesAcked != _bytesAcked;
         var movedBefore = LastMoved;
+        var silentSince = answered && Last.Info.Retransmits > 0 ? _stall?.Start : null;
 
         if (moved)
         {
@@ -127,7 +129,7 @@ public sealed class TrackedConnection(SocketKey key, Upstream upstream, ulong na
         }
 
         UpdateProbing(socket, now, answered);
-        PathLesson lesson = default;
+        var lesson = new PathLesson { SilentSince = silentSince };
         if (_seen && socket.Info.SegmentsIn != _segmentsIn)
         {
             // Something came back after a rest: the path survived at least the rest that the last look had seen.
@@ -219,6 +221,7 @@ public sealed class TrackedConnection(SocketKey key, Upstream upstream, ulong na
                     IdleBefore = stall.IdleBefore,
                     FailedTransmissions = (int)(1 + info.TotalRetransmissions - stall.RetransmissionsAtStart),
                     ConfirmedFailures = stall.Confirmed,
+                    CleanConnections = stall.Clean,
                 }
                 : null,
             Probing = _probing is { } probing
@@ -228,6 +231,7 @@ public sealed class TrackedConnection(SocketKey key, Upstream upstream, ulong na
                     IdleBefore = probing.IdleBefore,
                     FailedTransmissions = _probesOut,
                     ConfirmedFailures = probing.Confirmed,
+                    CleanConnections = probing.Clean,
                 }
                 : null,
         };
@@ -309,7 +313,7 @@ public sealed class TrackedConnection(SocketKey key, Upstream upstream, ulong na
         {
             // Retransmitted already. The kernel's busy clock has run since the first send (and through exchanges
             // answered since the last look, which ended at the last acknowledgement).
-            start = now - TimeSpan.FromMicroseconds(info.BusyMicroseconds - _busyMicroseconds);
+            start = now - Microseconds(info.BusyMicroseconds > _busyMicroseconds ? info.BusyMicroseconds - _busyMicroseconds : 0);
             retransmissionsAtStart = _totalRetransmissions;
         }
         else
@@ -317,7 +321,7 @@ public sealed class TrackedConnection(SocketKey key, Upstream upstream, ulong na
             // First sight of a stall that was there before: the back-off tells how long it has lasted, the sum of the
             // timeouts so far being rto0 · (2^backoff - 1).
             var firstRto = info.RtoMicroseconds / Math.Pow(2, Math.Min((int)info.Backoff, 30));
-            var waited = info.Retransmits == 0 ? TimeSpan.Zero : TimeSpan.FromMicroseconds(firstRto * (Math.Pow(2, Math.Min((int)info.Backoff, 30)) - 1));
+            var waited = info.Retransmits == 0 ? TimeSpan.Zero : Microseconds(firstRto * (Math.Pow(2, Math.Min((int)info.Backoff, 30)) - 1));
             start = now - waited - Milliseconds(info.LastDataSentMilliseconds);
             retransmissionsAtStart = info.TotalRetransmissions - Math.Min(info.Retransmits, info.TotalRetransmissions);
         }
@@ -362,6 +366,9 @@ public sealed class TrackedConnection(SocketKey key, Upstream upstream, ulong na
 
     private static TimeSpan Milliseconds(uint value) => TimeSpan.FromMilliseconds(value);
 
+    /// <summary>Whatever the kernel may send: a number beyond all reason is cut off, not a reason to fail.</summary>
+    private static TimeSpan Microseconds(double value) => TimeSpan.FromMicroseconds(Math.Min(value, 1e14));
+
     private static TimeSpan Positive(TimeSpan value) => value < TimeSpan.Zero ? TimeSpan.Zero : value;
 
     /// <summary>A send that has not been answered, and what its retransmissions met.</summary>
@@ -380,6 +387,8 @@ public sealed class TrackedConnection(SocketKey key, Upstream upstream, ulong na
         internal TimeSpan? LastRetransmission { get; set; }
 
         internal int Confirmed { get; private set; }
+
+        internal int Clean { get; private set; }
 
         internal bool IsLossTaken { get; set; }
 
@@ -409,6 +418,7 @@ public sealed class TrackedConnection(SocketKey key, Upstream upstream, ulong na
                 _upSince = null;
                 _pending = 0;
                 Confirmed = 0;
+                Clean = 0;
                 return;
             }
 
@@ -416,6 +426,11 @@ public sealed class TrackedConnection(SocketKey key, Upstream upstream, ulong na
             {
                 Confirmed += _pending;
                 _pending = 0;
+                Clean++;
+            }
+            else if (_upSince is null)
+            {
+                Clean++;
             }
 
             _upSince ??= ended;

@@ -48,6 +48,12 @@ internal sealed class ClientSocket(SocketKey key, uint inode, TimeSpan establish
     /// <summary>When the running timer fires; meaningless without one.</summary>
     internal TimeSpan TimerAt { get; set; }
 
+    /// <summary>When the keepalive timer fires; null without SO_KEEPALIVE.</summary>
+    internal TimeSpan? KeepaliveAt { get; set; }
+
+    /// <summary>When anything was last heard from the peer that counts for the keepalive timer.</summary>
+    internal TimeSpan LastHeard => _lastReceived > _lastAck ? _lastReceived : _lastAck;
+
     /// <summary>When the oldest unacknowledged data was first sent.</summary>
     internal TimeSpan FirstSent { get; private set; }
 
@@ -148,9 +154,12 @@ internal sealed class ClientSocket(SocketKey key, uint inode, TimeSpan establish
     {
         Family = Key.Family,
         State = State,
-        Timer = Unacknowledged > 0 ? SocketTimer.Retransmission : NotSent > 0 ? SocketTimer.ZeroWindowProbe : SocketTimer.None,
+        Timer = Unacknowledged > 0 ? SocketTimer.Retransmission
+            : NotSent > 0 ? SocketTimer.ZeroWindowProbe
+            : KeepaliveAt is null ? SocketTimer.None
+            : SocketTimer.Keepalive,
         TimerRetransmissions = Unacknowledged > 0 ? Timeouts : _probes,
-        TimerExpiresMilliseconds = Unacknowledged > 0 || NotSent > 0 ? (uint)Math.Max(0, (TimerAt - now).TotalMilliseconds) : 0,
+        TimerExpiresMilliseconds = (uint)Math.Max(0, ((Unacknowledged > 0 || NotSent > 0 ? TimerAt : KeepaliveAt ?? now) - now).TotalMilliseconds),
         Local = Key.Local,
         Peer = Key.Peer,
         Interface = 0,

@@ -38,7 +38,7 @@ var started = Process.GetCurrentProcess().TotalProcessorTime;
 var report = Simulation.Run(seed, hours);
 report.Write(Console.Out);
 Console.WriteLine($"CPU time: {(Process.GetCurrentProcess().TotalProcessorTime - started).TotalSeconds:0} s");
-foreach (var violation in report.Violations.Take(20))
+foreach (var violation in report.Violations.GroupBy(violation => violation.Kind).SelectMany(kind => kind.Take(5)))
 {
     Console.WriteLine($"{World.Text(violation.Time)}  {violation.Kind}: {violation.Text}");
     Console.WriteLine($"    again: scripts/simulate.sh --replay {violation.Seed}");

@@ -24,6 +24,7 @@ internal sealed class Report
     internal long FreshConnections { get; set; }
     internal long Stuck { get; set; }
     internal long Recycled { get; set; }
+    internal long Expired { get; set; }
     internal long Recovered { get; set; }
     internal long DidNotHelp { get; set; }
     internal long Terminated { get; set; }
@@ -32,7 +33,7 @@ internal sealed class Report
 
     internal Dictionary<Guardrail, long> Withheld { get; } = Enum.GetValues<Guardrail>().ToDictionary(guardrail => guardrail, _ => 0L);
 
-    /// <summary>The first hundred; <see cref="Kinds"/> counts all.</summary>
+    /// <summary>The first twenty of each kind; <see cref="Kinds"/> counts all.</summary>
     internal List<Violation> Violations { get; } = [];
 
     internal IReadOnlyDictionary<string, int> Kinds => _kinds;
@@ -41,7 +42,7 @@ internal sealed class Report
     {
         world.Trace(now, $"VIOLATION {kind}: {text}");
         _kinds[kind] = _kinds.GetValueOrDefault(kind) + 1;
-        if (Violations.Count < 100)
+        if (_kinds[kind] <= 20)
         {
             Violations.Add(new Violation(world.Seed, now, kind, text));
         }
@@ -59,7 +60,10 @@ internal sealed class Report
         var weather = path.IsBursty ? "bursts" : path.Loss == 0 ? "no loss" : path.Loss <= 0.01 ? "loss up to 1 %" : "loss up to 10 %";
         var name = $"{(recycles ? "recycle" : "no recycle"),-11} {weather,-15}";
         (_releases.TryGetValue(name, out var list) ? list : _releases[name] = []).Add(hung.TotalSeconds);
-        if (recycles && Bound(path) is { } bound && hung > bound)
+
+        // After an outage the next retransmissions are the evidence, and they come when the kernel's back-off has it.
+        var timeout = connection.Socket.Timeout * (hung < now - connection.Socket.FirstSent ? 5 : 1);
+        if (recycles && Bound(path) is { } least && least + timeout is var bound && hung > bound)
         {
             Violation(world, now, "bound", $"{connection} hung for {hung.TotalSeconds:0.0} s, at most {bound.TotalSeconds:0} s were promised ({weather}, ended: {why})");
         }
@@ -76,7 +80,7 @@ internal sealed class Report
         to.WriteLine($"{ConnectionHours,14:N0} connection-hours in {Worlds:N0} worlds, {Connections:N0} connections");
         to.WriteLine($"{Turns,14:N0} turns of the agent, {Looks:N0} looks, {FreshConnections:N0} fresh connections");
         to.WriteLine($"{Stuck,14:N0} stalls judged stuck");
-        to.WriteLine($"{Recycled,14:N0} connections recycled, {WrongRecycles:N0} of them alive; {Recovered:N0} recovered or gone at the last look");
+        to.WriteLine($"{Recycled,14:N0} connections recycled ({Expired:N0} of them resting), {WrongRecycles:N0} of them alive; {Recovered:N0} recovered or gone at the last look");
         to.WriteLine($"{Terminated,14:N0} workers terminated, {WrongTerminations:N0} of them wrongly; {DidNotHelp:N0} recycles of no help");
         to.WriteLine($"{Withheld.Values.Sum(),14:N0} remedies withheld: {string.Join(", ", Withheld.Where(pair => pair.Value > 0).Select(pair => $"{pair.Key.ToName()} {pair.Value:N0}"))}");
         to.WriteLine("seconds from the first unanswered send to the end of dead connections:      number   median      99 %  longest");

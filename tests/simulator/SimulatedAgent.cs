@@ -35,8 +35,10 @@ internal sealed class SimulatedAgent : Actor
     private readonly Dictionary<string, List<TimeSpan>> _brakedRecycles = new(StringComparer.Ordinal);
     private Upstream[] _upstreams = [];
     private PathTable _paths = new();
+    private ProgressMemory _progress = new();
     private Dictionary<string, WorkerGroup> _groups = [];
     private Dictionary<string, CommonModeBrake> _brakes = [];
+    private Dictionary<string, SlidingBudget> _expiredRates = [];
     private readonly Dictionary<string, Ending> _endings = new(StringComparer.Ordinal);
     private TimeSpan _nextScan;
     private TimeSpan _nextTurn;
@@ -92,6 +94,7 @@ internal sealed class SimulatedAgent : Actor
             case ActsLate:
                 var (connection, memory, brake) = _acting!.Value;
                 _acting = null;
+                _pausedUntil = now > _pausedUntil ? now : _pausedUntil;
                 Destroy(connection, memory, brake, now);
                 break;
         }
@@ -179,8 +182,10 @@ internal sealed class SimulatedAgent : Actor
     {
         _upstreams = [.. _world.Configuration.Upstreams.Select(section => new Upstream(section))];
         _paths = new PathTable();
+        _progress = new ProgressMemory();
         _groups = _world.Configuration.Workers.ToDictionary(workers => workers.Name, workers => new WorkerGroup(workers), StringComparer.Ordinal);
         _brakes = _world.Configuration.Upstreams.ToDictionary(upstream => upstream.Name, _ => new CommonModeBrake(), StringComparer.Ordinal);
+        _expiredRates = _world.Configuration.Upstreams.ToDictionary(upstream => upstream.Name, _ => new SlidingBudget(20, TimeSpan.FromSeconds(1)), StringComparer.Ordinal);
         _brakedRecycles.Clear();
         foreach (var (name, group) in _groups)
         {
@@ -244,7 +249,7 @@ internal sealed class SimulatedAgent : Actor
         Collect(now);
         foreach (var connection in _looked)
         {
-            if (connection.Tracked!.Assess())
+            if (connection.Tracked!.Assess(World.Utc(now)))
             {
                 Probe(connection, now);
             }
@@ -334,10 +339,10 @@ internal sealed class SimulatedAgent : Actor
             }
         }
 
-        _stalled.RemoveAll(connection => connection.Tracked!.StallStart is null);
+        _stalled.RemoveAll(connection => connection.Tracked!.SilenceStart is null);
         foreach (var connection in _looked)
         {
-            if (connection.Tracked!.StallStart is not null && connection.Ended is null && !_stalled.Contains(connection))
+            if (connection.Tracked!.SilenceStart is not null && connection.Ended is null && !_stalled.Contains(connection))
             {
                 _stalled.Add(connection);
             }
@@ -370,11 +375,12 @@ internal sealed class SimulatedAgent : Actor
             _looked.Add(connection);
         }
 
-        _stalled.RemoveAll(connection => connection.Tracked!.StallStart is null);
+        _stalled.RemoveAll(connection => connection.Tracked!.SilenceStart is null);
     }
 
     private void Forget(SimulatedConnection connection)
     {
+        _progress.NoteGone(connection.Thread.Process.Identity, connection.Tracked!);
         _all.Remove(connection);
         _stalled.Remove(connection);
     }
@@ -382,12 +388,7 @@ internal sealed class SimulatedAgent : Actor
     private void Update(SimulatedConnection connection, TrackedConnection tracked, TimeSpan now)
     {
         _report.Looks++;
-        var (sent, failed) = tracked.Update(connection.Socket.Observe(now), now);
-        tracked.Path!.LastUsed = now;
-        if (sent > 0)
-        {
-            tracked.Path.Loss.Add(sent, failed, now);
-        }
+        ConnectionTable.Take(tracked, connection.Socket.Observe(now), now, World.Utc(now));
     }
 
     private void Collect(TimeSpan now)
@@ -432,6 +433,11 @@ internal sealed class SimulatedAgent : Actor
         foreach (var connection in _looked)
         {
             var tracked = connection.Tracked!;
+            if (tracked.Judged.Verdict == Verdict.Expired)
+            {
+                ForExpired(connection, late, now);
+            }
+
             if (tracked.Judged.Verdict != Verdict.Stuck || tracked.StallStart is not { } stallStart)
             {
                 continue;
@@ -477,6 +483,51 @@ internal sealed class SimulatedAgent : Actor
         }
     }
 
+    private void ForExpired(SimulatedConnection connection, bool late, TimeSpan now)
+    {
+        var tracked = connection.Tracked!;
+        if (tracked.ProbingStart is not { } probingStart)
+        {
+            return;
+        }
+
+        if (tracked.Case is null || tracked.Case.StallStart != probingStart)
+        {
+            tracked.Case = new ConnectionCase(probingStart);
+        }
+
+        var memory = tracked.Case;
+        var rate = _expiredRates[tracked.Upstream.Name];
+        var expired = new StuckCase
+        {
+            Declared = tracked.Upstream.Matches(tracked.Key.Local, tracked.Key.Peer),
+            PathUp = tracked.Path!.IsUpSince(probingStart, now),
+            RecycleEnabled = tracked.Upstream.Section.Recycle,
+            Recycle = memory.Recycle,
+            Worker = default,
+        };
+        var decision = RemedyPlanner.ForExpired(expired, tracked.Judged.Reason == Reason.ProbesUnanswered, new Circumstances
+        {
+            Observe = _observe,
+            TickLate = late,
+            CommonMode = true,
+            RecycleRateLeft = rate.IsLeftAt(now),
+        });
+        if (decision.WithheldBy is { } guardrail)
+        {
+            _report.Withheld[guardrail] += memory.IsNew(decision.Remedy, guardrail) ? 1 : 0;
+        }
+        else if (decision.IsAction && !tracked.Path!.IsUpNow(tracked.LastRetransmission, now))
+        {
+            Probe(connection, now);
+        }
+        else if (decision.IsAction)
+        {
+            rate.Spend(now);
+            Destroy(connection, memory, null, now);
+        }
+    }
+
     private void Plan(SimulatedConnection connection, ConnectionCase memory, bool late, TimeSpan now)
     {
         var tracked = connection.Tracked!;
@@ -493,7 +544,7 @@ internal sealed class SimulatedAgent : Actor
         var stuck = new StuckCase
         {
             Declared = tracked.Upstream.Matches(tracked.Key.Local, tracked.Key.Peer),
-            PathUp = tracked.Path is { Last: { Up: true } last } && last.Started >= (memory.RecycledOwner is null ? memory.StallStart : memory.RecycledAt),
+            PathUp = tracked.Path!.IsUpSince(memory.RecycledOwner is null ? memory.StallStart : memory.RecycledAt, now),
             RecycleEnabled = section.Recycle,
             Recycle = memory.Recycle,
             Worker = willTerminate ? Worker(connection, memory, now) : default,
@@ -520,6 +571,12 @@ internal sealed class SimulatedAgent : Actor
                 }
             }
 
+            return;
+        }
+
+        if (!tracked.Path!.IsUpNow(tracked.LastRetransmission, now))
+        {
+            Probe(connection, now);
             return;
         }
 
@@ -557,7 +614,7 @@ internal sealed class SimulatedAgent : Actor
             SoleOwnerKnown = process.Alive && !_world.IsInheritedSocket(process),
             Protected = false,
             NamedForTermination = group?.Section.Terminate == true,
-            OtherProgress = process.Threads.SelectMany(thread => thread.Connections)
+            OtherProgress = _progress.MovedSince(process.Identity, memory.StallStart) || process.Threads.SelectMany(thread => thread.Connections)
                 .Any(other => other != connection && ProgressProbe.Shows(other.Socket.Observe(now), silence)),
             HungFirst = group is not null && IsFirstHung(memory.StallStart, group),
             GroupBusy = group is not null && (_endings.ContainsKey(group.Section.Name) || group.IsBusyAt(now)),
@@ -579,7 +636,7 @@ internal sealed class SimulatedAgent : Actor
         return true;
     }
 
-    private void Destroy(SimulatedConnection connection, ConnectionCase memory, CommonModeBrake brake, TimeSpan now)
+    private void Destroy(SimulatedConnection connection, ConnectionCase memory, CommonModeBrake? brake, TimeSpan now)
     {
         memory.RecycledAt = now;
         if (connection.Ended is not null || !Recycler.IsAsJudged(connection.Tracked!.Last.Info, connection.Socket.Observe(now)))
@@ -591,6 +648,11 @@ internal sealed class SimulatedAgent : Actor
 
         var name = connection.Tracked.Upstream.Name;
         _report.Recycled++;
+        if (brake is null)
+        {
+            _report.Expired++;
+        }
+
         if (connection.IsLive(now))
         {
             _report.WrongRecycles++;
@@ -598,7 +660,7 @@ internal sealed class SimulatedAgent : Actor
         }
 
         CheckOutage(connection, now, "recycled");
-        if (brake.IsOn)
+        if (brake?.IsOn == true)
         {
             var braked = _brakedRecycles.TryGetValue(name, out var list) ? list : _brakedRecycles[name] = [];
             braked.RemoveAll(at => now - at >= TimeSpan.FromSeconds(1));
@@ -607,6 +669,13 @@ internal sealed class SimulatedAgent : Actor
             {
                 _report.Violation(_world, now, "rate", $"{braked.Count} recycles of {name} within a second while the brake is on");
             }
+        }
+
+        if (brake is null)
+        {
+            memory.Recycle = RecycleProgress.Helped;
+            connection.End(now, "expired, recycled");
+            return;
         }
 
         brake.Recycled(now);
@@ -653,7 +722,7 @@ internal sealed class SimulatedAgent : Actor
                 _report.DidNotHelp++;
             }
 
-            if (connection.Tracked.Path is { Last: { Up: true } last } && last.Started >= memory.RecycledAt)
+            if (connection.Tracked.Path!.IsUpSince(memory.RecycledAt, now))
             {
                 Plan(connection, memory, late, now);
             }

@@ -17,6 +17,8 @@ internal sealed class SimulatedConnection : Actor
     private const int ServerKeepalive = 9;
     private const int WindowAcknowledgementArrives = 10;
     private const int ProbeAnswerArrives = 11;
+    private const int KeepaliveFires = 12;
+    private const int KeepaliveAnswerArrives = 13;
 
     private static readonly TimeSpan DelayedAcknowledgement = TimeSpan.FromMilliseconds(40);
 
@@ -33,6 +35,7 @@ internal sealed class SimulatedConnection : Actor
     private bool _tailLossProbed;
     private int _serverRetransmissions;
     private int _keepalivesMissed;
+    private int _keepalive;
     private TimeSpan _windowOpensAt;
 
     internal SimulatedConnection(World world, SimulatedPath path, SimulatedThread thread, SocketKey key, uint inode, TimeSpan now)
@@ -48,6 +51,11 @@ internal sealed class SimulatedConnection : Actor
         if (world.ServerKeepalive > TimeSpan.Zero)
         {
             world.Queue.Add(now + world.ServerKeepalive, this, ServerKeepalive);
+        }
+
+        if (world.Keepalive > TimeSpan.Zero)
+        {
+            ArmKeepalive(now + world.Keepalive);
         }
     }
 
@@ -155,6 +163,13 @@ internal sealed class SimulatedConnection : Actor
                     Transmit(now);
                 }
 
+                break;
+            case KeepaliveFires:
+                Keepalive(now);
+                break;
+            case KeepaliveAnswerArrives when version == _keepalive:
+                Touch(now);
+                Socket.ProbeAnswered(now);
                 break;
         }
     }
@@ -401,6 +416,49 @@ internal sealed class SimulatedConnection : Actor
         }
 
         _world.Queue.Add(now + (answered ? _world.ServerKeepalive : TimeSpan.FromSeconds(10)), this, ServerKeepalive);
+    }
+
+    private void ArmKeepalive(TimeSpan at)
+    {
+        Socket.KeepaliveAt = at;
+        _world.Queue.Add(at, this, KeepaliveFires);
+    }
+
+    /// <summary>The application's own keepalive: a probe when the peer was not heard of for so long, then one per interval.</summary>
+    private void Keepalive(TimeSpan now)
+    {
+        if (Socket.Unacknowledged > 0 || Socket.NotSent > 0)
+        {
+            ArmKeepalive(now + _world.Keepalive);
+            return;
+        }
+
+        if (now - Socket.LastHeard < _world.Keepalive)
+        {
+            ArmKeepalive(Socket.LastHeard + _world.Keepalive);
+            return;
+        }
+
+        if (Socket.Probes >= _world.KeepaliveCount)
+        {
+            End(now, "keepalives unanswered");
+            return;
+        }
+
+        Touch(now);
+        Socket.SendKeepalive();
+        _keepalive++;
+        switch (Path.Forward(this, now))
+        {
+            case Fate.Delivered when Path.Backward(this, now) == Fate.Delivered:
+                _world.Queue.Add(now + Path.RoundTrip, this, ServerHasIt ? KeepaliveAnswerArrives : ResetArrives, _keepalive);
+                break;
+            case Fate.Reset:
+                _world.Queue.Add(now + (Path.RoundTrip / 4), this, ResetArrives);
+                break;
+        }
+
+        ArmKeepalive(now + _world.KeepaliveInterval);
     }
 
     public override string ToString() => $"{Socket.Key.Local} of {Thread.Process.Identity.Pid}";

@@ -55,6 +55,13 @@ internal sealed class World
     /// <summary>Idle time after which servers ask whether their clients live; zero for never.</summary>
     internal TimeSpan ServerKeepalive { get; private set; }
 
+    /// <summary>The applications' own keepalives; zero for none.</summary>
+    internal TimeSpan Keepalive { get; private set; }
+
+    internal TimeSpan KeepaliveInterval { get; private set; }
+
+    internal int KeepaliveCount { get; private set; }
+
     internal bool TailLossProbes { get; private set; }
 
     /// <summary>Probability that a request meets a peer that stops reading.</summary>
@@ -76,6 +83,9 @@ internal sealed class World
     internal static TimeSpan? AnyTimeout(Dice dice) => dice.Pick<double>(0, 10, 60, 60, 240, 300, 350, 350, 900, 3600) is > 0 and var seconds
         ? TimeSpan.FromSeconds(seconds)
         : null;
+
+    /// <summary>Wall-clock time, which nothing but the age of evidence depends on.</summary>
+    internal static DateTimeOffset Utc(TimeSpan now) => DateTimeOffset.UnixEpoch + now;
 
     internal static string Text(TimeSpan time) => time.TotalSeconds.ToString("0.000", CultureInfo.InvariantCulture);
 
@@ -220,6 +230,9 @@ internal sealed class World
         Length = TimeSpan.FromHours(Dice.Magnitude(4, 96));
         TailLossProbes = Dice.Chance(0.9);
         ServerKeepalive = TimeSpan.FromSeconds(Dice.Pick<double>(0, 0, 60, 600, 7200));
+        Keepalive = TimeSpan.FromSeconds(Dice.Pick<double>(0, 0, 0, 30, 175, 1800));
+        KeepaliveInterval = TimeSpan.FromSeconds(Dice.Pick<double>(1, 10, 40));
+        KeepaliveCount = Dice.Choose(3, 12);
         ZeroWindows = Dice.Chance(0.3) ? 0.005 : 0;
         Wedges = Dice.Chance(0.2) ? 0.1 : 0;
         _slowQueries = Dice.Pick(0, 0.001, 0.02);
