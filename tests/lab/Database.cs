@@ -55,6 +55,10 @@ public sealed class Database
         return new Database(server, options.IPv6 ? network.DatabaseAddress6 : network.DatabaseAddress4, sockets);
     }
 
+    /// <summary>libpq's connection string to it through the network.</summary>
+    /// <param name="role"><c>postgres</c>; <c>web</c>, an ordinary role; <c>sidecar</c>, which has what the agent needs and no more.</param>
+    public string Dsn(string role) => $"host={Address} port={Port} user={role} dbname=postgres sslmode=disable";
+
     /// <summary>A connection through the server's Unix socket, around the router.</summary>
     public async Task<NpgsqlConnection> ConnectLocallyAsync()
     {
@@ -117,6 +121,9 @@ public sealed class Database
             await Command.RunAsync("chown", [$"{User}:", directory]);
             await Command.RunAsync("setpriv",
                 ["--reuid", User, "--regid", User, "--init-groups", "--", $"{Programs}/initdb", "-D", directory, "-U", User, "-A", "trust", "-E", "UTF8", "--no-locale", "--no-sync"]);
+            const string roles = "CREATE ROLE web LOGIN;\nCREATE ROLE sidecar LOGIN;\nGRANT pg_monitor TO sidecar;\nGRANT pg_signal_backend TO sidecar;\n";
+            await Command.RunAsync("setpriv",
+                ["--reuid", User, "--regid", User, "--init-groups", "--", $"{Programs}/postgres", "--single", "-D", directory, "-c", "fsync=off", "postgres"], roles);
             return directory;
         }
     }
