@@ -43,7 +43,7 @@ public sealed class Database
             CommandLine =
             [
                 $"{Programs}/postgres", "-D", data, "-k", sockets, "-h", "*", "-p", $"{Port}", "-F",
-                "-c", "shared_buffers=16MB", "-c", "dynamic_shared_memory_type=mmap", "-c", "log_connections=on", "-c", "log_disconnections=on", "-c", "log_line_prefix=%m [%p] ",
+                "-c", "shared_buffers=16MB", "-c", "dynamic_shared_memory_type=mmap", "-c", "log_timezone=UTC", "-c", "log_connections=on", "-c", "log_disconnections=on", "-c", "log_line_prefix=%m [%p] ",
             ],
             Namespace = network.Database.Name,
             User = User,

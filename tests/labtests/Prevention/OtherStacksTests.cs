@@ -56,6 +56,7 @@ public sealed class PgBouncerTests
             auth_type = any
             pool_mode = transaction
             default_pool_size = {clients}
+            min_pool_size = {clients}
             tcp_keepalive = 0
             server_check_delay = 3600
             """);
