@@ -6,8 +6,10 @@
 # Quick when nothing is missing. Needs root or sudo only when something is.
 set -eu
 
-# The lab: namespaces and router, PostgreSQL 15, uWSGI with a psycopg2 application, setpriv and capsh.
+# The lab: namespaces and router, PostgreSQL 15, uWSGI with a psycopg2 application, setpriv and capsh; and what else
+# stands between workers and back-ends: gunicorn, pgbouncer, redis.
 lab="iproute2 nftables conntrack procps util-linux libcap2-bin postgresql-15 uwsgi-core uwsgi-plugin-python3 python3-psycopg2"
+lab="$lab gunicorn pgbouncer redis-server python3-redis"
 # The package: its build, its lint, and a Debian root to install it in.
 deb="debhelper devscripts fakeroot lintian debootstrap systemd-container prometheus"
 # The benchmarks: the lab and a C compiler for the minimal dump that the sweep is compared with.
@@ -53,13 +55,25 @@ install_updating() {
   fi
 }
 
-# postgresql-15 makes and starts a cluster of its own; the lab brings its own and the host keeps its port 5432.
+put_back() {
+  [ ! -e "${conf:-}.sidecar-saved" ] || $as_root mv "$conf.sidecar-saved" "$conf"
+  [ -z "${policy:-}" ] || $as_root rm -f "$policy"
+}
+trap put_back EXIT
+
+# pgbouncer and redis-server start services of their own; the lab starts what it needs, and the host keeps its ports.
+if [ ! -e /usr/sbin/policy-rc.d ]; then
+  policy=/usr/sbin/policy-rc.d
+  printf '#!/bin/sh\nexit 101\n' | $as_root tee "$policy" >/dev/null
+  $as_root chmod 0755 "$policy"
+fi
+
+# postgresql-15 makes and starts a cluster of its own.
 case " $missing " in
   *" postgresql-15 "*)
     install_updating postgresql-common
     conf=/etc/postgresql-common/createcluster.conf
     $as_root cp -p "$conf" "$conf.sidecar-saved"
-    trap '$as_root mv "$conf.sidecar-saved" "$conf"' EXIT
     $as_root sed -i 's/^#\?create_main_cluster *=.*/create_main_cluster = false/' "$conf"
     ;;
 esac

@@ -4,6 +4,7 @@ using System.CommandLine.Parsing;
 using System.Globalization;
 using System.Runtime.InteropServices;
 using Sidecar.Agent.Configuration;
+using Sidecar.Probes.Processes;
 
 namespace Sidecar.Agent.Commands;
 
@@ -54,6 +55,8 @@ internal static class CommandTree
             Run(config),
             Status(environment, config, json),
             Incidents(environment, config, json),
+            Doctor(environment, config, json),
+            DoctorsChild(),
             CheckConfig(environment, config, json),
             MeasureCommand.Create(environment),
             Version(environment),
@@ -111,6 +114,20 @@ internal static class CommandTree
             var inJson = parsed.GetValue(json);
             return IncidentsCommand.Execute(environment, parsed.GetValue(config), inJson, parsed.GetValue(last) ?? (inJson ? null : shown));
         });
+        return command;
+    }
+
+    private static Command Doctor(CommandEnvironment environment, Option<string?> config, Option<bool> json)
+    {
+        var command = new Command("doctor", "Show which layers work on this host and why not, each proved by doing it to a socket or process of its own. Exit code 1: a configured remedy is not possible.") { json, config };
+        command.SetAction(parsed => DoctorCommand.Execute(environment, parsed.GetValue(config), parsed.GetValue(json)));
+        return command;
+    }
+
+    private static Command DoctorsChild()
+    {
+        var command = new Command(DoctorCommand.ChildCommand) { Hidden = true };
+        command.SetAction(_ => ChildRehearsal.RunChild());
         return command;
     }
 

@@ -96,7 +96,7 @@ internal sealed class SessionWatch : IDisposable
     /// Whether this host has the connection that the server says the agent's session is: then nobody translates addresses
     /// between here and there.
     /// </summary>
-    private static bool IsOwnEndSeen(ServerLook look)
+    internal static bool IsOwnEndSeen(ServerLook look)
     {
         if (look is not { Self: { } self, Server: { } server })
         {

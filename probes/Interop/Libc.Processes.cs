@@ -25,4 +25,16 @@ internal static partial class Libc
 
     [LibraryImport("libc", EntryPoint = "setns", SetLastError = true)]
     internal static partial int SetNs(int fd, int type);
+
+    [LibraryImport("libc", EntryPoint = "unshare", SetLastError = true)]
+    internal static partial int Unshare(int flags);
+
+    /// <summary>glibc changes all threads of the process.</summary>
+    [LibraryImport("libc", EntryPoint = "setresuid", SetLastError = true)]
+    internal static partial int SetResUid(uint real, uint effective, uint saved);
+
+    internal const int PR_SET_DUMPABLE = 4;
+
+    [LibraryImport("libc", EntryPoint = "prctl", SetLastError = true)]
+    internal static partial int Prctl(int option, nuint argument, nuint unused3, nuint unused4, nuint unused5);
 }

@@ -25,6 +25,9 @@ public sealed record AgentOptions
     /// <summary>The <c>dead-after</c> key.</summary>
     public string DeadAfter { get; init; } = "120s";
 
+    /// <summary>Whether it has a DSN for the database, with the two grants and no more.</summary>
+    public bool Sessions { get; init; }
+
     /// <summary>Further lines for the end of the file.</summary>
     public IReadOnlyList<string> FurtherLines { get; init; } = [];
 
@@ -43,7 +46,14 @@ public sealed record AgentOptions
 
 /// <summary>A row of <c>status --json</c>.</summary>
 public sealed record AgentConnection(
-    string Local, string Peer, int? Pid, string? Executable, string? Upstream, double IdleSeconds, string Verdict, string Why);
+    string Local, string Peer, int? Pid, string? Executable, string? Upstream, double IdleSeconds, string Verdict, string Why)
+{
+    /// <summary>The server's side, where the agent knows it.</summary>
+    public AgentSession? Session { get; init; }
+}
+
+/// <summary>The server's side of a row of <c>status --json</c>.</summary>
+public sealed record AgentSession(string State, double? QuerySeconds, double? TransactionSeconds, int BackendPid);
 
 /// <summary>A line of <c>incidents --json</c>.</summary>
 public sealed record AgentIncident(
@@ -105,7 +115,12 @@ public sealed class AgentProcess
             c.GetProperty("upstream").GetString(),
             c.GetProperty("idle_seconds").GetDouble(),
             c.GetProperty("verdict").GetString()!,
-            c.GetProperty("why").GetString()!))];
+            c.GetProperty("why").GetString()!)
+        {
+            Session = c.TryGetProperty("session", out var s) && s.ValueKind == JsonValueKind.Object
+                ? new AgentSession(s.GetProperty("state").GetString()!, Real(s, "query_seconds"), Real(s, "transaction_seconds"), s.GetProperty("backend_pid").GetInt32())
+                : null,
+        })];
     }
 
     /// <summary>What the agent has recorded, oldest first.</summary>
@@ -203,6 +218,11 @@ public sealed class AgentProcess
             $"recycle = {(options.Recycle ? "on" : "off")}",
             $"dead-after = {options.DeadAfter}",
         };
+        if (options.Sessions)
+        {
+            lines.Add($"dsn-file = {WriteDsn(lab, state)}");
+        }
+
         if (options.WorkersExecutable is not null)
         {
             lines.AddRange(
@@ -210,6 +230,17 @@ public sealed class AgentProcess
         }
 
         return string.Join('\n', [.. lines, .. options.FurtherLines]) + "\n";
+    }
+
+    /// <summary>The password in the agent's DSN; the lab's server trusts everybody, but nobody else shall ever see it.</summary>
+    public const string Password = "sidecar-Geheim-4711";
+
+    private static string WriteDsn(TestLab lab, string state)
+    {
+        var path = Path.Combine(Path.GetDirectoryName(state)!, "orders-db.dsn");
+        File.WriteAllText(path, $"{lab.Database.Dsn("sidecar")} password={Password}\n");
+        File.SetUnixFileMode(path, UnixFileMode.UserRead | UnixFileMode.UserWrite);
+        return path;
     }
 
     private static AgentIncident ParseIncident(string line)
@@ -229,6 +260,9 @@ public sealed class AgentProcess
 
     private static int? Number(JsonElement element, string name) =>
         element.GetProperty(name) is { ValueKind: JsonValueKind.Number } number ? number.GetInt32() : null;
+
+    private static double? Real(JsonElement element, string name) =>
+        element.GetProperty(name) is { ValueKind: JsonValueKind.Number } number ? number.GetDouble() : null;
 
     private async Task<string> RunCheckedAsync(params IReadOnlyList<string> arguments)
     {

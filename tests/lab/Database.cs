@@ -43,7 +43,7 @@ public sealed class Database
             CommandLine =
             [
                 $"{Programs}/postgres", "-D", data, "-k", sockets, "-h", "*", "-p", $"{Port}", "-F",
-                "-c", "shared_buffers=16MB", "-c", "dynamic_shared_memory_type=mmap", "-c", "log_connections=on", "-c", "log_disconnections=on", "-c", "log_line_prefix=%m [%p] ",
+                "-c", "shared_buffers=16MB", "-c", "dynamic_shared_memory_type=mmap", "-c", "log_timezone=UTC", "-c", "log_connections=on", "-c", "log_disconnections=on", "-c", "log_line_prefix=%m [%p] ",
             ],
             Namespace = network.Database.Name,
             User = User,
@@ -54,6 +54,10 @@ public sealed class Database
         await server.WaitForLineAsync(l => l.Contains("database system is ready", StringComparison.Ordinal), TimeSpan.FromSeconds(30));
         return new Database(server, options.IPv6 ? network.DatabaseAddress6 : network.DatabaseAddress4, sockets);
     }
+
+    /// <summary>libpq's connection string to it through the network.</summary>
+    /// <param name="role"><c>postgres</c>; <c>web</c>, an ordinary role; <c>sidecar</c>, which has what the agent needs and no more.</param>
+    public string Dsn(string role) => $"host={Address} port={Port} user={role} dbname=postgres sslmode=disable";
 
     /// <summary>A connection through the server's Unix socket, around the router.</summary>
     public async Task<NpgsqlConnection> ConnectLocallyAsync()
@@ -117,6 +121,9 @@ public sealed class Database
             await Command.RunAsync("chown", [$"{User}:", directory]);
             await Command.RunAsync("setpriv",
                 ["--reuid", User, "--regid", User, "--init-groups", "--", $"{Programs}/initdb", "-D", directory, "-U", User, "-A", "trust", "-E", "UTF8", "--no-locale", "--no-sync"]);
+            const string roles = "CREATE ROLE web LOGIN;\nCREATE ROLE sidecar LOGIN;\nGRANT pg_monitor TO sidecar;\nGRANT pg_signal_backend TO sidecar;\n";
+            await Command.RunAsync("setpriv",
+                ["--reuid", User, "--regid", User, "--init-groups", "--", $"{Programs}/postgres", "--single", "-D", directory, "-c", "fsync=off", "postgres"], roles);
             return directory;
         }
     }

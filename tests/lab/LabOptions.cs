@@ -46,6 +46,9 @@ public sealed record LabOptions
     /// <summary>TCP keepalive that the application sets on its connections; null: off, as in an untouched stack.</summary>
     public TimeSpan? ApplicationKeepalive { get; init; }
 
+    /// <summary>Role of the application on the database: <c>postgres</c>, a superuser, or <c>web</c>, an ordinary one.</summary>
+    public string ApplicationRole { get; init; } = "postgres";
+
     /// <summary>Whether the database and the workers are started; without them only the network stands.</summary>
     public bool Servers { get; init; } = true;
 }

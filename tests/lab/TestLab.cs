@@ -99,12 +99,23 @@ public sealed class TestLab : IAsyncDisposable
     {
         var path = Path.Combine(Directory, script);
         File.Copy(Path.Combine(AppContext.BaseDirectory, "app", script), path, overwrite: true);
+        return StartProgram(script, Network.Application, WebApplication.User, "/usr/bin/python3", ["-u", path, .. arguments]);
+    }
+
+    /// <summary>Starts a further program on a host of the lab.</summary>
+    /// <param name="name">Name in messages.</param>
+    /// <param name="host">Where.</param>
+    /// <param name="user">User to run as; null: root.</param>
+    /// <param name="program">Path of the program.</param>
+    /// <param name="arguments">What it is started with.</param>
+    public ChildProcess StartProgram(string name, NetworkNamespace host, string? user, string program, params IEnumerable<string> arguments)
+    {
         var child = ChildProcess.Start(new ChildOptions
         {
-            Name = script,
-            CommandLine = ["/usr/bin/python3", "-u", path, .. arguments],
-            Namespace = Network.Application.Name,
-            User = WebApplication.User,
+            Name = name,
+            CommandLine = [program, .. arguments],
+            Namespace = host.Name,
+            User = user,
             Directory = Directory,
         });
         children.Add(child);

@@ -82,7 +82,7 @@ public sealed class WebApplication
             "disable-logging = true",
             // Workers end with the master even when that is killed.
             "no-orphans = true",
-            $"env = DATABASE_DSN=host={database.Address} port={Database.Port} user=postgres dbname=postgres sslmode=disable",
+            $"env = DATABASE_DSN={database.Dsn(options.ApplicationRole)}",
             $"env = LIBRARY_LOCK={directory}/library.lock",
             $"env = KEEPALIVES_IDLE={(options.ApplicationKeepalive is { } idle ? ((int)idle.TotalSeconds).ToString(CultureInfo.InvariantCulture) : "")}",
         };
@@ -119,13 +119,19 @@ public sealed class WebApplication
     /// <summary>Asks one worker (numbered from 1) for a path, once, for as long as it takes.</summary>
     /// <exception cref="IOException">The connection broke without an answer, as when the worker is killed.</exception>
     /// <exception cref="SocketException">The same.</exception>
-    public async Task<ApplicationAnswer> GetAsync(int worker, string pathAndQuery = "/query", CancellationToken cancellation = default)
+    public Task<ApplicationAnswer> GetAsync(int worker, string pathAndQuery = "/query", CancellationToken cancellation = default) =>
+        AskAsync(SocketOf(sockets, worker), pathAndQuery, cancellation);
+
+    /// <summary>Asks whatever serves the application on this Unix socket.</summary>
+    /// <exception cref="IOException">The connection broke without an answer.</exception>
+    /// <exception cref="SocketException">The same.</exception>
+    public static async Task<ApplicationAnswer> AskAsync(string path, string pathAndQuery, CancellationToken cancellation = default)
     {
         // By hand, because HttpClient silently asks again when a connection breaks: a killed worker would not show.
         using var socket = new Socket(AddressFamily.Unix, SocketType.Stream, ProtocolType.Unspecified);
-        await socket.ConnectAsync(new UnixDomainSocketEndPoint(SocketOf(sockets, worker)), cancellation);
+        await socket.ConnectAsync(new UnixDomainSocketEndPoint(path), cancellation);
         await using var stream = new NetworkStream(socket);
-        await stream.WriteAsync(Encoding.ASCII.GetBytes($"GET {pathAndQuery} HTTP/1.0\r\nHost: worker-{worker}\r\n\r\n"), cancellation);
+        await stream.WriteAsync(Encoding.ASCII.GetBytes($"GET {pathAndQuery} HTTP/1.0\r\nHost: lab\r\n\r\n"), cancellation);
         using var reader = new StreamReader(stream, Encoding.UTF8);
         var response = await reader.ReadToEndAsync(cancellation);
         var end = response.IndexOf("\r\n\r\n", StringComparison.Ordinal);

@@ -2,7 +2,7 @@
 
 Each worker process has a connection pool that keeps its connections open. All workers share one lock around the
 client library: a flock on a file, which the kernel releases when its holder dies. TCP keepalives are off unless
-KEEPALIVES_IDLE is set. Nothing here knows of conn-sidecar.
+KEEPALIVES_IDLE is set. Nothing here knows of conn-sidecar. Runs under gunicorn as well.
 
 DATABASE_DSN      libpq connection string
 LIBRARY_LOCK      path of the file that is the shared lock
@@ -13,15 +13,21 @@ import contextlib
 import fcntl
 import json
 import os
+import socket
 import sys
 import time
 import urllib.parse
 
 import psycopg2
 import psycopg2.pool
-import uwsgi
+
+try:
+    import uwsgi
+except ImportError:
+    uwsgi = None
 
 POOL = None
+HELD = None
 
 
 def keepalives():
@@ -85,13 +91,35 @@ def upload(arguments):
         return run(conn, "SELECT length(%s)", "x" * (int(arguments["mb"]) * 1000000))
 
 
-ENDPOINTS = {"/query": query, "/sleep": sleep, "/download": download, "/upload": upload}
+def hold(arguments):
+    """Begins a transaction on a connection of its own, locks a row in it, and leaves it open."""
+    global HELD
+    HELD = psycopg2.connect(os.environ["DATABASE_DSN"], **keepalives())
+    return run(HELD, "UPDATE stock SET amount = amount - 1 WHERE id = %s RETURNING amount", int(arguments["id"]))
+
+
+def go_on(_):
+    """Goes on in the transaction that hold began."""
+    return run(HELD, "SELECT count(*) FROM stock")
+
+
+def options(_):
+    """The keepalive options of this worker's pooled connection, as the kernel has them."""
+    with connection() as conn, socket.socket(fileno=os.dup(conn.fileno())) as sock:
+        tcp = [sock.getsockopt(socket.IPPROTO_TCP, o) for o in (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT)]
+        return {"value": " ".join(str(n) for n in [sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE), *tcp])}
+
+
+ENDPOINTS = {
+    "/query": query, "/sleep": sleep, "/download": download, "/upload": upload,
+    "/hold": hold, "/go-on": go_on, "/options": options,
+}
 
 
 def application(environ, start_response):
     started = time.monotonic()
     status = "200 OK"
-    answer = {"worker": uwsgi.worker_id(), "pid": os.getpid()}
+    answer = {"worker": uwsgi.worker_id() if uwsgi else 0, "pid": os.getpid()}
     endpoint = ENDPOINTS.get(environ["PATH_INFO"])
     try:
         if endpoint is None:

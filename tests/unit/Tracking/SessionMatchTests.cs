@@ -1,0 +1,113 @@
+using System.Net;
+using Shouldly;
+using Sidecar.Agent.Configuration;
+using Sidecar.Agent.Judgement;
+using Sidecar.Agent.Tracking;
+using Sidecar.Probes.PostgreSql;
+using Sidecar.Probes.SockDiag;
+using Xunit;
+
+namespace Sidecar.UnitTests.Tracking;
+
+/// <summary>One test for each thing without which a back-end is not provably a connection's.</summary>
+public sealed class SessionMatchTests
+{
+    private static readonly TcpEndPoint Client = TcpEndPoint.From(IPAddress.Parse("10.0.1.1"), 40000);
+    private static readonly TcpEndPoint Server = TcpEndPoint.From(IPAddress.Parse("10.0.2.2"), 5432);
+
+    private static readonly ServerSession Session = new(
+        77, new DateTime(2026, 1, 1, 0, 0, 0, DateTimeKind.Utc), Client, "idle", "app", "web", TimeSpan.FromMinutes(10), null, null, null);
+
+    private static readonly ServerLook Look = new()
+    {
+        Version = "15.0",
+        Server = Server,
+        Self = TcpEndPoint.From(IPAddress.Parse("10.0.1.1"), 40001),
+        IsInRecovery = false,
+        MaySeeAll = true,
+        MaySignal = true,
+        Sessions = [Session],
+        IsComplete = true,
+    };
+
+    private static readonly SessionClaim Claim = new(UpstreamDirection.Outbound, Client, Server, TimeSpan.FromMinutes(1), true, 5);
+
+    private static readonly TimeSpan Taken = TimeSpan.FromMinutes(10);
+
+    [Fact]
+    public void The_same_ends_on_both_sides_prove_it() => Identity(Look, Claim).ShouldBe(SessionIdentity.Proven);
+
+    [Fact]
+    public void No_back_end_with_that_client_means_that_it_has_gone() => Identity(Look with { Sessions = [] }, Claim).ShouldBe(SessionIdentity.Gone);
+
+    [Fact]
+    public void A_back_end_that_could_not_be_seen_may_be_there() =>
+        Identity(Look with { Sessions = [], MaySeeAll = false }, Claim).ShouldBe(SessionIdentity.Unknown);
+
+    [Fact]
+    public void A_list_that_broke_off_proves_no_absence() =>
+        Identity(Look with { Sessions = [], IsComplete = false }, Claim).ShouldBe(SessionIdentity.Unknown);
+
+    [Fact]
+    public void Address_translation_on_the_agents_own_way_proves_nothing() => Identity(Look, Claim, isOwnEndSeen: false).ShouldBe(SessionIdentity.Unknown);
+
+    [Fact]
+    public void Another_source_address_than_the_agents_is_not_proven() =>
+        Identity(Look with { Self = TcpEndPoint.From(IPAddress.Parse("10.0.9.9"), 40001) }, Claim).ShouldBe(SessionIdentity.Unknown);
+
+    [Fact]
+    public void A_DSN_that_leads_to_another_server_proves_nothing() =>
+        Identity(Look with { Server = TcpEndPoint.From(IPAddress.Parse("10.0.2.3"), 5432) }, Claim).ShouldBe(SessionIdentity.Unknown);
+
+    [Fact]
+    public void A_DSN_over_a_Unix_socket_proves_nothing_about_outbound_connections() =>
+        Identity(Look with { Server = null, Self = null }, Claim).ShouldBe(SessionIdentity.Unknown);
+
+    [Fact]
+    public void A_server_in_recovery_proves_nothing() => Identity(Look with { IsInRecovery = true }, Claim).ShouldBe(SessionIdentity.Unknown);
+
+    [Fact]
+    public void A_connection_in_another_namespace_proves_nothing() => Identity(Look, Claim with { IsInOwnNamespace = false }).ShouldBe(SessionIdentity.Unknown);
+
+    [Fact]
+    public void Two_back_ends_with_the_same_client_prove_nothing() =>
+        Identity(Look with { Sessions = [Session, Session with { Pid = 78 }] }, Claim).ShouldBe(SessionIdentity.Unknown);
+
+    [Fact]
+    public void A_back_end_younger_than_the_connection_is_another_ones() =>
+        Identity(Look with { Sessions = [Session with { Age = TimeSpan.FromSeconds(3) }] }, Claim).ShouldBe(SessionIdentity.Unknown);
+
+    [Fact]
+    public void A_state_that_may_not_be_seen_proves_nothing() =>
+        Identity(Look with { Sessions = [Session with { State = null }] }, Claim).ShouldBe(SessionIdentity.Unknown);
+
+    [Fact]
+    public void On_the_servers_own_host_the_owner_of_the_socket_is_the_back_end()
+    {
+        var inbound = new SessionClaim(UpstreamDirection.Inbound, Server, Client, TimeSpan.FromMinutes(1), false, 77);
+
+        Identity(Look with { Server = null, Self = null }, inbound, isOwnEndSeen: false).ShouldBe(SessionIdentity.Proven);
+        Identity(Look, inbound with { OwnerPid = 78 }).ShouldBe(SessionIdentity.Unknown);
+        Identity(Look, inbound with { OwnerPid = null }).ShouldBe(SessionIdentity.Unknown);
+    }
+
+    [Theory]
+    [InlineData(false, false, false, Guardrail.Unknown)]
+    [InlineData(true, true, false, Guardrail.Unknown)]
+    [InlineData(true, null, false, Guardrail.Unknown)]
+    [InlineData(true, false, true, Guardrail.Observe)]
+    public void A_back_end_is_ended_only_when_it_is_proven_and_its_client_has_gone(bool proven, bool? alive, bool observe, Guardrail withheld) =>
+        RemedyPlanner.ForRelease(new ReleaseCase { IsProven = proven, IsClientAlive = alive, Observe = observe }).WithheldBy.ShouldBe(withheld);
+
+    [Fact]
+    public void A_proven_orphan_is_ended() =>
+        RemedyPlanner.ForRelease(new ReleaseCase { IsProven = true, IsClientAlive = false, Observe = false }).IsAction.ShouldBeTrue();
+
+    private static SessionIdentity Identity(ServerLook look, SessionClaim claim, bool isOwnEndSeen = true)
+    {
+        var identity = SessionMatch.Find(new ServerView(look, Taken, isOwnEndSeen), claim, out var session, out var why);
+        (session is not null).ShouldBe(identity == SessionIdentity.Proven);
+        (why is not null).ShouldBe(identity == SessionIdentity.Unknown);
+        return identity;
+    }
+}
