@@ -20,6 +20,7 @@ internal sealed class AgentInstance : IAsyncDisposable
     private readonly CancellationTokenSource _stopping = new();
     private readonly Thread _thread;
     private readonly TaskCompletionSource _firstLook = new(TaskCreationOptions.RunContinuationsAsynchronously);
+    private readonly OtlpPush? _push;
     private ControlServer? _control;
     private HttpEndpoint? _http;
 
@@ -33,6 +34,8 @@ internal sealed class AgentInstance : IAsyncDisposable
         }
 
         _incidents = new IncidentStore(configuration.Agent.StateDirectory, log.CreateLogger("incidents"), TimeProvider.System);
+        // Before the counters are declared, so that their zeros are pushed too.
+        _push = configuration.Agent.OtlpEndpoint is { } collector ? new OtlpPush(collector, OtlpPush.Interval) : null;
         metrics.Declare(configuration);
         _loop = new SidecarLoop(configuration, metrics, _incidents, log, selfCheck, _clock);
         _thread = new Thread(() => _loop.Run(
@@ -103,6 +106,7 @@ internal sealed class AgentInstance : IAsyncDisposable
             await _control.DisposeAsync().ConfigureAwait(false);
         }
 
+        _push?.Dispose();
         _loop.Dispose();
         _incidents.Dispose();
         _stopping.Dispose();

@@ -285,7 +285,26 @@ internal static partial class ConfigurationLoader
             RuntimeDirectory = reader.AbsolutePath("runtime-directory", defaults.RuntimeDirectory, MaxRuntimeDirectory)!,
             ScanInterval = reader.Time("scan-interval", defaults.ScanInterval, ConfigurationKeys.ScanInterval),
             AllNetworkNamespaces = reader.Choice("network-namespaces", defaults.AllNetworkNamespaces, ("all", true), ("own", false)),
+            OtlpEndpoint = ReadOtlpEndpoint(reader),
         };
+    }
+
+    private static Uri? ReadOtlpEndpoint(SectionReader reader)
+    {
+        if (reader.Find("otlp-endpoint") is not { } entry || string.Equals(entry.Value, "none", StringComparison.OrdinalIgnoreCase))
+        {
+            return null;
+        }
+
+        if (!Uri.TryCreate(entry.Value, UriKind.Absolute, out var uri) || uri.Scheme is not ("http" or "https")
+            || uri.Host.Length == 0 || uri.UserInfo.Length > 0 || uri.Query.Length > 0 || uri.Fragment.Length > 0)
+        {
+            reader.Reject(entry, "none or a URL such as http://127.0.0.1:4318");
+            return null;
+        }
+
+        // A collector's address alone means its usual path, as in the OTEL_EXPORTER_OTLP_ENDPOINT of other programs.
+        return uri.AbsolutePath == "/" ? new Uri(uri, "v1/metrics") : uri;
     }
 
     private static UpstreamSection ReadUpstream(SectionReader reader, string name, List<ConfigurationError> warnings)

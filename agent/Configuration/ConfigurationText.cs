@@ -28,6 +28,7 @@ internal static class ConfigurationText
         Line(text, "runtime-directory", agent.RuntimeDirectory);
         Line(text, "scan-interval", Duration.Format(agent.ScanInterval));
         Line(text, "network-namespaces", agent.AllNetworkNamespaces ? "all" : "own");
+        Line(text, "otlp-endpoint", agent.OtlpEndpoint?.AbsoluteUri ?? "none");
 
         foreach (var upstream in configuration.Upstreams)
         {

@@ -22,7 +22,8 @@ internal sealed record ConfigurationView
             configuration.Agent.StateDirectory,
             configuration.Agent.RuntimeDirectory,
             configuration.Agent.ScanInterval.TotalSeconds,
-            configuration.Agent.AllNetworkNamespaces ? "all" : "own"),
+            configuration.Agent.AllNetworkNamespaces ? "all" : "own",
+            configuration.Agent.OtlpEndpoint?.AbsoluteUri),
         Upstreams =
         [
             .. configuration.Upstreams.Select(u => new UpstreamView(
@@ -46,7 +47,7 @@ internal sealed record ConfigurationView
     };
 
     internal sealed record AgentView(
-        string Mode, string? Listen, string StateDirectory, string RuntimeDirectory, double ScanIntervalSeconds, string NetworkNamespaces);
+        string Mode, string? Listen, string StateDirectory, string RuntimeDirectory, double ScanIntervalSeconds, string NetworkNamespaces, string? OtlpEndpoint);
 
     internal sealed record UpstreamView(
         string Name, IReadOnlyList<string> Endpoints, string Direction, string Protocol, string IdleTimeout, double? IdleTimeoutSeconds,

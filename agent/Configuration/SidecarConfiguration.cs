@@ -71,6 +71,9 @@ public sealed record AgentSection
 
     /// <summary>Whether other network namespaces (containers) are looked at too (<c>network-namespaces = all | own</c>).</summary>
     public bool AllNetworkNamespaces { get; init; } = true;
+
+    /// <summary>Where metrics are pushed to over OTLP/HTTP, with the path of the request; null: nowhere.</summary>
+    public Uri? OtlpEndpoint { get; init; }
 }
 
 /// <summary>An <c>[upstream:NAME]</c> section.</summary>

@@ -160,7 +160,8 @@ public sealed class AgentProcess
         return await client.GetStringAsync(new Uri($"http://127.0.0.1:{Port}/metrics"));
     }
 
-    internal const int Port = 10042;
+    /// <summary>Port of its endpoint, on the loopback address of the worker host.</summary>
+    public const int Port = 10042;
 
     internal static AgentProcess Start(TestLab lab, AgentOptions options)
     {

@@ -30,6 +30,7 @@ public sealed partial class ConfigurationLoaderTests
             runtime-directory = /tmp/run
             scan-interval = 250ms
             network-namespaces = own
+            otlp-endpoint = http://collector.example.org:4318
 
             [upstream:orders-db]
             endpoint = 10.0.2.2:5432, [fd00::/64]:5432 , db.example.org:6432
@@ -58,6 +59,7 @@ public sealed partial class ConfigurationLoaderTests
             RuntimeDirectory = "/tmp/run",
             ScanInterval = TimeSpan.FromMilliseconds(250),
             AllNetworkNamespaces = false,
+            OtlpEndpoint = new Uri("http://collector.example.org:4318/v1/metrics"),
         });
         var upstream = configuration.Upstreams.ShouldHaveSingleItem();
         upstream.Name.ShouldBe("orders-db");
@@ -148,6 +150,9 @@ public sealed partial class ConfigurationLoaderTests
     [InlineData("[agent]\nstate-directory = /var/../etc", 2, "without \"..\"")]
     [InlineData("[agent]\nruntime-directory = /01234567890123456789012345678901234567890123456789012345678901234567890123456789012345678901234567890", 2, "at most 90 characters")]
     [InlineData("[agent]\nnetwork-namespaces = some", 2, "expected all or own")]
+    [InlineData("[agent]\notlp-endpoint = collector:4318", 2, "expected none or a URL such as http://127.0.0.1:4318")]
+    [InlineData("[agent]\notlp-endpoint = grpc://collector:4317", 2, "expected none or a URL")]
+    [InlineData("[agent]\notlp-endpoint = http://user:secret@collector", 2, "expected none or a URL")]
     [InlineData("[upstream:a]\nprotocol = tcp", 1, "endpoint: expected a line \"endpoint = …\"")]
     [InlineData("[upstream:a]\nendpoint =", 2, "expected ADDRESS:PORT")]
     [InlineData("[upstream:a]\nendpoint = 1.2.3.4:5,", 2, "expected ADDRESS:PORT")]
@@ -363,7 +368,7 @@ public sealed partial class ConfigurationLoaderTests
     {
         var agent = Section("agent", "",
             ("mode", "observe|protect"), ("listen", "none|127.0.0.1:1|[::1]:65535"), ("listen-remote", "yes|no"), ("state-directory", "/a|/b/"),
-            ("runtime-directory", "/r"), ("scan-interval", "100ms|7s|1m"), ("network-namespaces", "all|own"));
+            ("runtime-directory", "/r"), ("scan-interval", "100ms|7s|1m"), ("network-namespaces", "all|own"), ("otlp-endpoint", "none|http://127.0.0.1:4318|https://c.example.org/otlp/v1/metrics"));
         var upstream = Section("upstream:u", "endpoint = [fd00::/64]:5432, db:1",
             ("direction", "inbound|outbound"), ("protocol", "tcp|POSTGRESQL"), ("idle-timeout", "none|measure|2h4m|1500ms"), ("keepalive", "on|off|no"),
             ("recycle", "on|off|false"), ("dead-after", "10s|1d"));
