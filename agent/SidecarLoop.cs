@@ -2,7 +2,6 @@ using System.Diagnostics;
 using Microsoft.Extensions.Logging;
 using Sidecar.Agent.Configuration;
 using Sidecar.Agent.Judgement;
-using Sidecar.Agent.Judgement.IdleTimeout;
 using Sidecar.Agent.Remedies;
 using Sidecar.Agent.Telemetry;
 using Sidecar.Agent.Tracking;
