@@ -42,5 +42,6 @@ total=$(count total)
 # What is neither passed nor failed (skipped, not run) did not pass.
 failed=$((total - passed))
 [ "$failed" -eq 0 ] && [ "$passed" -gt 0 ] || status=1
-echo "$passed passed, $failed failed"
+mkdir -p artifacts
+echo "$passed passed, $failed failed" | tee artifacts/test-summary
 exit $status

@@ -28,6 +28,7 @@ public sealed class TrackedConnection(SocketKey key, Upstream upstream, ulong na
     private ulong _busyMicroseconds;
     private uint _unacknowledged;
     private bool _seen;
+    private TimeSpan _lastHeard;
 
     // Counters as of the last look at which no stall was in progress, for the loss estimate.
     private uint _settledSegments;
@@ -109,6 +110,11 @@ public sealed class TrackedConnection(SocketKey key, Upstream upstream, ulong na
         var answered = !_seen || info.SegmentsIn != _segmentsIn || info.BytesAcked != _bytesAcked;
         var movedBefore = LastMoved;
         var silentSince = answered && Last.Info.Retransmits > 0 ? _stall?.Start : null;
+        var heardBefore = _lastHeard;
+        if (!_seen || info.SegmentsIn != _segmentsIn)
+        {
+            _lastHeard = HeardAt(info, now);
+        }
 
         if (moved)
         {
@@ -121,7 +127,7 @@ public sealed class TrackedConnection(SocketKey key, Upstream upstream, ulong na
         }
         else if (_stall is null || answered)
         {
-            _stall = BeginStall(info, now, movedBefore);
+            _stall = BeginStall(info, now, heardBefore);
         }
         else if (info.TotalRetransmissions != _totalRetransmissions)
         {
@@ -299,7 +305,18 @@ public sealed class TrackedConnection(SocketKey key, Upstream upstream, ulong na
         return _seen && at < LastLook ? now : at;
     }
 
-    private Stall BeginStall(in TcpInfo info, TimeSpan now, TimeSpan movedBefore)
+    /// <summary>
+    /// When the peer was last heard. Our own probes move segments too, but unanswered they say nothing of the path: the
+    /// gap before a send is counted from here.
+    /// </summary>
+    private TimeSpan HeardAt(in TcpInfo info, TimeSpan now)
+    {
+        var age = info.DataSegmentsIn > 0 ? Math.Min(info.LastAckReceivedMilliseconds, info.LastDataReceivedMilliseconds) : info.LastAckReceivedMilliseconds;
+        var at = now - Milliseconds(age);
+        return _seen && at < LastLook ? now : at;
+    }
+
+    private Stall BeginStall(in TcpInfo info, TimeSpan now, TimeSpan heardBefore)
     {
         var lastAck = now - Milliseconds(info.LastAckReceivedMilliseconds);
         TimeSpan start;
@@ -329,10 +346,10 @@ public sealed class TrackedConnection(SocketKey key, Upstream upstream, ulong na
         // Nothing before the last acknowledgement can still be unanswered since before it.
         start = start < lastAck ? lastAck : start;
         TimeSpan? idleBefore = start - lastAck;
-        if (_seen && movedBefore > lastAck)
+        if (_seen && heardBefore > lastAck)
         {
             // Something moved that was no acknowledgement (the peer's keepalives): the path was in use until then.
-            idleBefore = Positive(start - movedBefore);
+            idleBefore = Positive(start - heardBefore);
         }
 
         return new Stall(start, idleBefore, retransmissionsAtStart)
