@@ -328,12 +328,13 @@ public sealed class ServiceTests(WorkerHost host) : IClassFixture<WorkerHost>
     }
 
     [Fact]
-    public async Task Completion_knows_the_declared_upstreams()
+    public async Task Completion_knows_the_endpoints_of_the_declared_upstreams()
     {
-        await Machine.WriteAsync("/srv/completion/test.conf", "[agent]\n[upstream:orders-db]\nendpoint = 10.0.0.1:1\n#[upstream:off]\n");
-        await Machine.WriteAsync("/srv/completion/conf.d/more.conf", "[upstream:cache]\nendpoint = 10.0.0.1:2\n");
-        (await CompleteAsync("conn-sidecar measure --config /srv/completion/test.conf ")).ShouldBe(["cache", "orders-db"], ignoreOrder: true);
-        (await CompleteAsync("conn-sidecar measure --config /srv/completion/test.conf or")).ShouldBe(["orders-db"]);
+        await host.ConfigureAsync(upstream: "[upstream:cache]\nendpoint = cache.example.org:6379, 10.1.0.0/16:6379");
+
+        (await CompleteAsync("conn-sidecar measure ")).ShouldBe([$"{host.Lab.Database.EndPoint}", "cache.example.org:6379"], ignoreOrder: true);
+        (await CompleteAsync("conn-sidecar measure ca")).ShouldBe(["cache.example.org:6379"]);
+        (await CompleteAsync("conn-sidecar measure --protocol ")).ShouldBe(["tcp", "postgresql"], ignoreOrder: true);
     }
 
     /// <summary>
