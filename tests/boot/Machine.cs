@@ -88,6 +88,14 @@ internal sealed class Machine : IAsyncDisposable
     /// <summary>Copies a file of this host into the machine.</summary>
     public void CopyIn(string source, string target) => File.Copy(source, PathInside(target), overwrite: true);
 
+    /// <summary>Installs a package with apt, which asks nothing.</summary>
+    /// <exception cref="CommandFailedException">apt failed.</exception>
+    public async Task InstallAsync(string package)
+    {
+        CopyIn(package, "/tmp/conn-sidecar.deb");
+        await RunAsync("apt-get", "install", "-y", "-qq", "-o", "Dpkg::Options::=--force-confold", "/tmp/conn-sidecar.deb");
+    }
+
     /// <summary>A property of a unit, as <c>systemctl show</c> has it.</summary>
     public async Task<string> UnitAsync(string property, string unit = "conn-sidecar.service") =>
         (await RunAsync("systemctl", "show", "--value", "-p", property, unit)).Trim();

@@ -1,0 +1,403 @@
+using System.Globalization;
+using System.Text.Json;
+
+namespace Sidecar.BootTests;
+
+/// <summary>The worker host of a lab: a booted Debian with the application as <c>uwsgi.service</c> and the package installed.</summary>
+public sealed class WorkerHost : IAsyncLifetime
+{
+    private TestLab? lab;
+    private Machine? machine;
+    private WebService? web;
+
+    internal TestLab Lab => lab!;
+
+    internal Machine Machine => machine!;
+
+    internal WebService Web => web!;
+
+    public async Task InitializeAsync()
+    {
+        var package = await DebianPackage.GetAsync();
+        lab = await TestLab.StartAsync(new LabOptions { Workers = 0 });
+        machine = await Machine.BootAsync(lab.Network.Worker);
+        web = await WebService.StartAsync(machine, lab);
+        var master = await machine.MainPidAsync(WebService.Unit);
+        await machine.InstallAsync(package);
+        // The package came to a stack that was there, and left it alone.
+        (await machine.MainPidAsync(WebService.Unit)).ShouldBe(master);
+    }
+
+    public async Task DisposeAsync()
+    {
+        web?.Dispose();
+        if (machine is not null)
+        {
+            await machine.DisposeAsync();
+        }
+
+        if (lab is not null)
+        {
+            await lab.DisposeAsync();
+        }
+    }
+
+    /// <summary>Restarts the agent with this configuration for the database, and nothing left of an earlier test.</summary>
+    internal async Task ConfigureAsync(string upstream = "", string workers = "", string dropIn = "")
+    {
+        await Machine.ShellAsync("systemctl stop conn-sidecar; systemctl reset-failed conn-sidecar; rm -rf /etc/conn-sidecar/conf.d/* /etc/systemd/system/conn-sidecar.service.d /var/lib/conn-sidecar/*");
+        if (dropIn.Length > 0)
+        {
+            await Machine.ShellAsync($"install -D -m 0644 {dropIn} /etc/systemd/system/conn-sidecar.service.d/test.conf");
+        }
+
+        await Machine.WriteAsync("/etc/conn-sidecar/conf.d/test.conf",
+            $"[upstream:orders-db]\nendpoint = {Lab.Database.EndPoint}\nprotocol = postgresql\nidle-timeout = 350s\n{upstream}\n{workers}\n");
+        await Machine.ShellAsync("systemctl daemon-reload; systemctl start conn-sidecar");
+    }
+
+    /// <summary>The kernel's view of a worker's connection; the worker by its number inside the machine.</summary>
+    internal async Task<SocketState> SocketOfAsync(int pid) =>
+        (await Lab.DatabaseSocketsAsync()).Single(s => s.Pid is { } owner && PidInside(owner) == pid);
+
+    private static int PidInside(int pid)
+    {
+        var line = File.ReadLines($"/proc/{pid}/status").Single(l => l.StartsWith("NSpid:", StringComparison.Ordinal));
+        return int.Parse(line.Split('\t')[^1], CultureInfo.InvariantCulture);
+    }
+}
+
+/// <summary>The service as systemd runs it.</summary>
+public sealed class ServiceTests(WorkerHost host) : IClassFixture<WorkerHost>
+{
+    private const string Agent = "conn-sidecar.service";
+
+    /// <summary>Those of capabilities(7) that the unit declares, as bits.</summary>
+    private static readonly Dictionary<string, int> Declared = new(StringComparer.Ordinal)
+    {
+        ["CAP_DAC_READ_SEARCH"] = 2,
+        ["CAP_KILL"] = 5,
+        ["CAP_NET_ADMIN"] = 12,
+        ["CAP_NET_RAW"] = 13,
+        ["CAP_SYS_PTRACE"] = 19,
+    };
+
+    private Machine Machine => host.Machine;
+
+    [Fact]
+    public async Task It_is_ready_with_its_first_look_and_sees_the_workers_with_their_unit()
+    {
+        await host.ConfigureAsync();
+        await host.Web.RestartAsync(Machine);
+
+        (await Machine.UnitAsync("ActiveState")).ShouldBe("active");
+        (await Machine.UnitAsync("Type")).ShouldBe("notify");
+        (await Machine.UnitAsync("StatusText")).ShouldContain("mode protect");
+        await Wait.UntilAsync("four connections with their unit", async () =>
+        {
+            using var status = JsonDocument.Parse(await Machine.RunAsync("conn-sidecar", "status", "--json"));
+            return status.RootElement.GetProperty("connections").EnumerateArray().Count(c => c.GetProperty("unit").GetString() == WebService.Unit) == 4;
+        }, Wait.Seconds(20));
+        (await Machine.RunAsync("journalctl", "--no-pager", "-t", "conn-sidecar", "MESSAGE_ID=b514fe0a04c8440abeb51eb68795905c")).ShouldContain("started");
+    }
+
+    [Fact]
+    public async Task It_runs_as_its_own_user_with_exactly_the_declared_capabilities_and_steps_back_before_the_stack()
+    {
+        await host.ConfigureAsync();
+        var pid = await Machine.MainPidAsync();
+        var status = (await Machine.RunAsync("cat", $"/proc/{pid}/status")).Split('\n').Select(l => l.Split(':', 2)).Where(p => p.Length == 2)
+            .ToDictionary(p => p[0], p => p[1].Trim(), StringComparer.Ordinal);
+        var declared = Declared.Values.Aggregate(0UL, (bits, bit) => bits | (1UL << bit)).ToString("x16", CultureInfo.InvariantCulture);
+        foreach (var set in new[] { "CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb" })
+        {
+            status[set].ShouldBe(declared, set);
+        }
+
+        (await Machine.UnitAsync("AmbientCapabilities")).Split(' ').ShouldBe(Declared.Keys.Select(k => k.ToLowerInvariant()), ignoreOrder: true);
+        var uid = (await Machine.RunAsync("id", "-u", "conn-sidecar")).Trim();
+        status["Uid"].Split('\t').ShouldAllBe(u => u == uid);
+        uid.ShouldNotBe("0");
+        status["NoNewPrivs"].ShouldBe("1");
+        status["Seccomp"].ShouldBe("2");
+        (await Machine.RunAsync("cat", $"/proc/{pid}/oom_score_adj")).Trim().ShouldBe("500");
+        (await Machine.RunAsync("cat", $"/proc/{pid}/limits")).ShouldMatch(@"Max core file size +0 +0");
+        (await Machine.UnitAsync("MemoryMax")).ShouldBe($"{256 << 20}");
+    }
+
+    [Fact]
+    public async Task Reload_takes_over_a_good_configuration_and_refuses_a_bad_one()
+    {
+        await host.ConfigureAsync();
+        var pid = await Machine.MainPidAsync();
+        await Machine.WriteAsync("/etc/conn-sidecar/conf.d/more.conf", "[agent]\nmode = observe\n");
+
+        await Machine.RunAsync("systemctl", "reload", "conn-sidecar");
+        await Wait.UntilAsync("observe is in force", async () => (await Machine.RunAsync("conn-sidecar", "status")).Contains("mode observe, running", StringComparison.Ordinal), Wait.Seconds(10));
+
+        await Machine.WriteAsync("/etc/conn-sidecar/conf.d/more.conf", "[agent]\nmode = sometimes\n");
+        (await Machine.TryRunAsync("systemctl", "reload", "conn-sidecar")).ExitCode.ShouldBe(1);
+        (await Machine.RunAsync("journalctl", "--no-pager", "-u", Agent, "-n", "20")).ShouldContain("more.conf:2: [agent] mode: expected observe or protect, got \"sometimes\"");
+        // Whoever sends the signal by hand gets the same from the agent itself.
+        await Machine.RunAsync("systemctl", "kill", "--signal=HUP", "--kill-who=main", "conn-sidecar");
+        await Wait.UntilAsync("the refusal is in the journal", async () =>
+            (await Machine.RunAsync("journalctl", "--no-pager", "-t", "conn-sidecar", "MESSAGE_ID=5255074cbd67451b8f00e599f3ff446c")).Contains("more.conf", StringComparison.Ordinal), Wait.Seconds(10));
+
+        (await Machine.UnitAsync("ActiveState")).ShouldBe("active");
+        (await Machine.MainPidAsync()).ShouldBe(pid);
+        (await Machine.TryRunAsync("conn-sidecar", "status")).Output.ShouldContain("mode observe, running");
+    }
+
+    [Fact]
+    public async Task A_killed_agent_comes_back_and_its_keepalives_hold_meanwhile()
+    {
+        await host.ConfigureAsync("keepalive = on");
+        var worker = (await host.Web.RestartAsync(Machine))[0];
+        await Wait.UntilAsync("the agent has armed a keepalive", async () => (await host.SocketOfAsync(worker)).Timer.StartsWith("keepalive,", StringComparison.Ordinal), Wait.Seconds(20));
+        var killed = await Machine.MainPidAsync();
+
+        await Machine.RunAsync("kill", "-KILL", $"{killed}");
+
+        await Wait.UntilAsync("the agent is dead", async () => (await Machine.TryRunAsync("test", "-e", $"/proc/{killed}")).ExitCode == 1, Wait.Seconds(5));
+        (await host.SocketOfAsync(worker)).Timer.ShouldStartWith("keepalive,");
+        await Wait.UntilAsync("another agent is active", async () => await Machine.UnitAsync("ActiveState") == "active" && await Machine.MainPidAsync() is not 0 and var pid && pid != killed, Wait.Seconds(20));
+        (await Machine.UnitAsync("NRestarts")).ShouldBe("1");
+        (await host.SocketOfAsync(worker)).Timer.ShouldStartWith("keepalive,");
+    }
+
+    [Fact]
+    public async Task A_crash_loop_stops()
+    {
+        await host.ConfigureAsync();
+        for (var crash = 1; crash <= 5; crash++)
+        {
+            var pid = 0;
+            await Wait.UntilAsync($"it runs for the {crash}. time", async () => await Machine.UnitAsync("ActiveState") == "active" && (pid = await Machine.MainPidAsync()) != 0, Wait.Seconds(20));
+            await Machine.RunAsync("kill", "-KILL", $"{pid}");
+            await Wait.UntilAsync("systemd knows", async () => await Machine.MainPidAsync() != pid, Wait.Seconds(5));
+        }
+
+        await Wait.UntilAsync("systemd gives up", async () => await Machine.UnitAsync("ActiveState") == "failed", Wait.Seconds(20));
+        (await Machine.UnitAsync("Result")).ShouldBe("start-limit-hit");
+    }
+
+    [Fact]
+    public async Task The_watchdog_ends_a_loop_that_no_longer_looks()
+    {
+        await host.ConfigureAsync();
+        var stopped = await Machine.MainPidAsync();
+
+        await Machine.RunAsync("kill", "-STOP", $"{stopped}");
+
+        await Wait.UntilAsync("another agent is active", async () => await Machine.UnitAsync("ActiveState") == "active" && await Machine.MainPidAsync() is not 0 and var pid && pid != stopped, Wait.Seconds(60));
+        (await Machine.RunAsync("journalctl", "--no-pager", "-u", Agent, "-n", "30")).ShouldContain("Watchdog timeout");
+        (await Machine.TryRunAsync("test", "-e", $"/proc/{stopped}")).ExitCode.ShouldBe(1);
+    }
+
+    [Fact]
+    public async Task Members_of_the_group_may_ask_and_nobody_else()
+    {
+        await host.ConfigureAsync();
+        await Machine.ShellAsync("id member || useradd --groups conn-sidecar member; id stranger || useradd stranger");
+
+        var member = await Machine.TryRunAsync("runuser", "-u", "member", "--", "conn-sidecar", "status");
+        (await Machine.TryRunAsync("runuser", "-u", "member", "--", "conn-sidecar", "incidents")).ExitCode.ShouldBe(0);
+        var stranger = await Machine.TryRunAsync("runuser", "-u", "stranger", "--", "conn-sidecar", "status");
+        (await Machine.TryRunAsync("runuser", "-u", "stranger", "--", "conn-sidecar", "incidents")).ExitCode.ShouldBe(3);
+
+        member.ExitCode.ShouldBe(0, member.Error);
+        member.Output.ShouldContain("mode protect, running");
+        stranger.ExitCode.ShouldBe(3);
+        stranger.Output.ShouldBe("");
+    }
+
+    [Fact]
+    public async Task The_unit_verifies_silently_and_its_exposure_is_low()
+    {
+        await host.ConfigureAsync();
+        var verify = await Machine.TryRunAsync("systemd-analyze", "verify", $"/lib/systemd/system/{Agent}");
+        (verify.Output + verify.Error).ShouldBe("");
+        verify.ExitCode.ShouldBe(0);
+
+        var security = await Machine.RunAsync("systemd-analyze", "security", "--no-pager", Agent);
+        var exposure = security.Split('\n').Single(l => l.Contains("Overall exposure level", StringComparison.Ordinal)).Split(':')[1].Trim().Split(' ')[0];
+        decimal.Parse(exposure, CultureInfo.InvariantCulture).ShouldBeLessThanOrEqualTo(3.0m, security);
+    }
+
+    [Fact]
+    public async Task Every_hardening_directive_has_its_reason()
+    {
+        var lines = (await Machine.RunAsync("cat", $"/lib/systemd/system/{Agent}")).Split('\n');
+        string[] plain =
+        [
+            // What each of these does is in its own name.
+            "ExecStart", "ExecReload", "Restart", "RestartSec", "TimeoutStopSec", "Group", "StateDirectoryMode", "RuntimeDirectoryMode", "StateDirectory",
+            // Explained by the line before it.
+            "UMask", "StartLimitBurst", "ProtectHostname", "SystemCallArchitectures",
+        ];
+        var service = Array.IndexOf(lines, "[Service]");
+        for (var i = service + 1; i < lines.Length && lines[i] != "[Install]"; i++)
+        {
+            if (lines[i].Length > 0 && lines[i][0] != '#' && !plain.Contains(lines[i].Split('=')[0], StringComparer.Ordinal))
+            {
+                lines[i - 1].ShouldStartWith("#", customMessage: lines[i]);
+            }
+        }
+    }
+
+    [Fact]
+    public async Task Observe_only_takes_all_capabilities_and_still_sees_the_connections()
+    {
+        await host.ConfigureAsync(dropIn: "/usr/share/doc/conn-sidecar/examples/observe-only.conf");
+        await host.Web.RestartAsync(Machine);
+
+        (await Machine.RunAsync("cat", $"/proc/{await Machine.MainPidAsync()}/status")).ShouldMatch(@"CapEff:\s0{16}\n");
+        await Wait.UntilAsync("four connections", async () =>
+        {
+            using var status = JsonDocument.Parse(await Machine.RunAsync("conn-sidecar", "status", "--json"));
+            return status.RootElement.GetProperty("connections").GetArrayLength() == 4;
+        }, Wait.Seconds(20));
+        (await host.Lab.DatabaseSocketsAsync()).ShouldAllBe(s => s.Timer == "");
+        (await Machine.UnitAsync("ActiveState")).ShouldBe("active");
+    }
+
+    [Fact]
+    public async Task With_the_containers_drop_in_connections_in_other_network_namespaces_are_seen()
+    {
+        await host.ConfigureAsync(upstream: "", dropIn: "/usr/share/doc/conn-sidecar/examples/containers.conf");
+        // A namespace with a connection over its own loopback: what a container looks like from outside.
+        await Machine.WriteAsync("/etc/conn-sidecar/conf.d/inner.conf", "[upstream:inner]\nendpoint = 127.0.0.9:6000\n");
+        await Machine.RunAsync("systemctl", "reload", "conn-sidecar");
+        await Machine.WriteAsync("/srv/pair.py", """
+            import socket, time
+            server = socket.create_server(("127.0.0.9", 6000))
+            client = socket.create_connection(("127.0.0.9", 6000))
+            time.sleep(1000)
+
+            """);
+        await Machine.ShellAsync("systemctl stop pair 2>/dev/null || true; systemd-run --quiet --collect --unit=pair --property=PrivateNetwork=yes python3 /srv/pair.py");
+        try
+        {
+            await Wait.UntilAsync("the connection in the other namespace", async () =>
+            {
+                using var status = JsonDocument.Parse(await Machine.RunAsync("conn-sidecar", "status", "--json"));
+                return status.RootElement.GetProperty("connections").EnumerateArray()
+                    .Any(c => c.GetProperty("upstream").GetString() == "inner" && c.GetProperty("namespace").GetString() != "own" && c.GetProperty("unit").GetString() == "pair.service");
+            }, Wait.Seconds(30));
+        }
+        finally
+        {
+            await Machine.RunAsync("systemctl", "stop", "pair");
+        }
+    }
+
+    [Fact]
+    public async Task A_blackout_ends_with_the_termination_of_the_worker_that_hung_first_when_its_unit_is_named()
+    {
+        await host.ConfigureAsync("keepalive = off\nrecycle = off", $"[workers:web]\nunit = {WebService.Unit}\nterminate = on\ngrace = 2s");
+        var (sleeper, incident) = await BlackoutAsync(i => i.GetProperty("remedy").GetString() == "terminate" && i.GetProperty("outcome").GetString() is "exited" or "killed");
+
+        incident.GetProperty("pid").GetInt32().ShouldBe(sleeper);
+        incident.GetProperty("unit").GetString().ShouldBe(WebService.Unit);
+        incident.GetProperty("workers").GetString().ShouldBe("web");
+        (await host.Web.AskAsync(4)).Pid.ShouldNotBe(sleeper);
+        (await Machine.RunAsync("journalctl", "--no-pager", "-t", "conn-sidecar", "MESSAGE_ID=6880a2b1fd7a4b3d98e2d8425696416b", "CONN_SIDECAR_UPSTREAM=orders-db", "CONN_SIDECAR_REMEDY=terminate"))
+            .ShouldContain($"[{sleeper}]");
+    }
+
+    [Fact]
+    public async Task A_blackout_ends_with_the_recycling_of_the_dead_connection_and_no_process_dies()
+    {
+        await host.ConfigureAsync("keepalive = off");
+        var (sleeper, incident) = await BlackoutAsync(i => i.GetProperty("remedy").GetString() == "recycle" && i.GetProperty("outcome").GetString() == "released");
+
+        incident.GetProperty("unit").GetString().ShouldBe(WebService.Unit);
+        (await host.Web.AskAsync(4)).ShouldBe((sleeper, null));
+    }
+
+    [Fact]
+    public async Task Completion_knows_every_command_and_every_option()
+    {
+        var commands = await PackageTests.CommandsAsync("--help");
+        (await CompleteAsync("conn-sidecar ")).ShouldBe([.. commands, "--help", "--version"], ignoreOrder: true);
+        (await CompleteAsync("conn-sidecar st")).ShouldBe(["status"]);
+        foreach (var command in commands)
+        {
+            (await CompleteAsync($"conn-sidecar {command} --")).ShouldBe(await PackageTests.OptionsAsync(command), ignoreOrder: true, customMessage: command);
+        }
+    }
+
+    [Fact]
+    public async Task Completion_knows_the_endpoints_of_the_declared_upstreams()
+    {
+        await host.ConfigureAsync(upstream: "[upstream:cache]\nendpoint = cache.example.org:6379, 10.1.0.0/16:6379");
+
+        (await CompleteAsync("conn-sidecar measure ")).ShouldBe([$"{host.Lab.Database.EndPoint}", "cache.example.org:6379"], ignoreOrder: true);
+        (await CompleteAsync("conn-sidecar measure ca")).ShouldBe(["cache.example.org:6379"]);
+        (await CompleteAsync("conn-sidecar measure --protocol ")).ShouldBe(["tcp", "postgresql"], ignoreOrder: true);
+    }
+
+    /// <summary>
+    /// Brings the failure about: the last worker sleeps until the router has forgotten its connection, then it is asked,
+    /// hangs with the lock that all share, and all hang. Returns when everybody is answered again.
+    /// </summary>
+    private async Task<(int Sleeper, JsonElement Incident)> BlackoutAsync(Func<JsonElement, bool> rescue)
+    {
+        var sleeper = (await host.Web.RestartAsync(Machine))[3];
+        var connection = (await host.SocketOfAsync(sleeper)).Local;
+        await Wait.UntilAsync("the router has forgotten", async () =>
+        {
+            // The others are kept busy, so that they are healthy when it happens.
+            await Task.WhenAll(host.Web.AskAsync(1), host.Web.AskAsync(2), host.Web.AskAsync(3));
+            return !await host.Lab.Router.KnowsAsync(connection);
+        }, Wait.Seconds(40));
+
+        var woken = host.Web.AskAsync(4);
+        await Wait.UntilAsync("data is unanswered", async () => (await host.SocketOfAsync(sleeper)).SendQueue > 0, Wait.Seconds(5));
+        var waiting = host.Web.AskAsync(1);
+        JsonElement? found = null;
+        try
+        {
+            await Wait.UntilAsync("the incident of the rescue", async () =>
+            {
+                found = (await Machine.RunAsync("conn-sidecar", "incidents", "--json")).Split('\n', StringSplitOptions.RemoveEmptyEntries)
+                    .Select(l => JsonDocument.Parse(l).RootElement).Where(rescue).Cast<JsonElement?>().FirstOrDefault();
+                return found is not null;
+            }, Wait.Seconds(45));
+        }
+        catch (TimeoutException e)
+        {
+            throw new TimeoutException($"{e.Message}\n{await Machine.RunAsync("conn-sidecar", "incidents")}\n{await Machine.RunAsync("conn-sidecar", "status")}", e);
+        }
+
+        (await waiting.WaitAsync(Wait.Seconds(20))).Error.ShouldBeNull();
+        try
+        {
+            (await woken.WaitAsync(Wait.Seconds(20))).Error.ShouldNotBeNull();
+        }
+        catch (HttpRequestException)
+        {
+            // Its worker was terminated.
+        }
+
+        return (sleeper, found!.Value);
+    }
+
+    /// <summary>What bash offers for a line, asked in the way that bash asks.</summary>
+    private async Task<IReadOnlyList<string>> CompleteAsync(string line)
+    {
+        var output = await Machine.ShellAsync($$"""
+            set +eu
+            source /usr/share/bash-completion/bash_completion
+            _completion_loader conn-sidecar
+            COMP_LINE='{{line}}'
+            COMP_POINT=${#COMP_LINE}
+            read -ra COMP_WORDS <<< "$COMP_LINE"
+            [[ $COMP_LINE == *' ' ]] && COMP_WORDS+=('')
+            COMP_CWORD=$((${#COMP_WORDS[@]} - 1))
+            _conn_sidecar conn-sidecar "${COMP_WORDS[COMP_CWORD]}" "${COMP_WORDS[COMP_CWORD - 1]}"
+            printf '%s\n' "${COMPREPLY[@]}"
+            """);
+        return output.Split('\n', StringSplitOptions.RemoveEmptyEntries);
+    }
+}
