@@ -12,8 +12,8 @@ lab="iproute2 nftables conntrack procps util-linux libcap2-bin postgresql-15 uws
 lab="$lab gunicorn pgbouncer redis-server python3-redis"
 # The package: its build, its lint, and a Debian root to install it in.
 deb="debhelper devscripts fakeroot lintian debootstrap systemd-container prometheus"
-# The benchmarks: the lab and a C compiler for the minimal dump that the sweep is compared with.
-bench="$lab gcc libc6-dev"
+# The benchmarks: the lab, a C compiler for the minimal dump that the sweep is compared with, and what else it is compared with.
+bench="$lab gcc libc6-dev prometheus-node-exporter"
 
 [ $# -gt 0 ] || set -- lab
 wanted=

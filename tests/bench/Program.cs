@@ -1,9 +1,21 @@
 using Sidecar.Benchmarks;
+using Sidecar.Lab;
 
 var benchmarks = new Dictionary<string, Func<Task<bool>>>(StringComparer.Ordinal)
 {
+    ["sweep"] = SweepBenchmark.RunAsync,
+    ["owners"] = OwnersBenchmark.RunAsync,
+    ["steady"] = SteadyBenchmark.RunAsync,
+    ["startup"] = StartupBenchmark.RunAsync,
     ["release"] = ReleaseBenchmark.RunAsync,
+    ["release-many"] = ReleaseManyBenchmark.RunAsync,
 };
+
+if (args is ["look", var network, var port, var directory])
+{
+    // The agent's side of a comparison, started by the benchmarks themselves.
+    return LookChild.Run(network, int.Parse(port), directory);
+}
 
 var unknown = args.Where(name => !benchmarks.ContainsKey(name)).ToList();
 if (unknown.Count > 0)
@@ -12,10 +24,18 @@ if (unknown.Count > 0)
     return 2;
 }
 
-var withinBudget = true;
-foreach (var name in args.Length > 0 ? args : [.. benchmarks.Keys])
+try
 {
-    withinBudget &= await benchmarks[name]();
-}
+    var withinBudget = true;
+    foreach (var name in args.Length > 0 ? args : [.. benchmarks.Keys])
+    {
+        withinBudget &= await benchmarks[name]();
+    }
 
-return withinBudget ? 0 : 1;
+    return withinBudget ? 0 : 1;
+}
+catch (Exception e) when (e is InvalidOperationException or CommandFailedException or FileNotFoundException or TimeoutException)
+{
+    Console.Error.WriteLine($"bench: {e.Message}");
+    return 1;
+}

@@ -1,0 +1,109 @@
+using System.Globalization;
+using Sidecar.Agent.Tracking;
+using Sidecar.Lab;
+using Sidecar.Probes.SockDiag;
+
+namespace Sidecar.Benchmarks;
+
+/// <summary>
+/// Many established connections between the hosts of a lab: the client ends in the worker's namespace, in as many
+/// processes as their number needs, the server ends across the router. Gone with the lab.
+/// </summary>
+internal sealed class Field : IAsyncDisposable
+{
+    /// <summary>One process may hold 20,000 descriptors here; some are kept for other things.</summary>
+    private const int PerProcess = 19_000;
+
+    public const int WatchedPort = 5432;
+    public const int OtherPort = 5433;
+
+    private readonly TestLab lab;
+    private readonly List<ChildProcess> children = [];
+    private int servers;
+
+    private Field(TestLab lab) => this.lab = lab;
+
+    public TestLab Lab => lab;
+
+    public Sidecar.Lab.NetworkNamespace Worker => lab.Network.Worker;
+
+    /// <summary>All servers, as an upstream's endpoint names them.</summary>
+    public string ServerNetwork => string.Join('.', lab.Network.DatabaseAddress4.ToString().Split('.')[..3]) + ".64/26";
+
+    /// <summary>The kernel's filter for the watched ones, in hexadecimal.</summary>
+    public string Filter => Convert.ToHexString(SocketFilter.Compile([.. LookChild.Configuration(ServerNetwork, WatchedPort, lab.Directory).Upstreams.SelectMany(section => new Upstream(section).Conditions)]));
+
+    public static async Task<Field> CreateAsync(LabOptions? options = null) =>
+        new(await TestLab.StartAsync((options ?? new LabOptions { Router = RouterBehaviour.Forward }) with { Servers = false }));
+
+    /// <summary>Opens connections that the agent watches (or does not), each used once.</summary>
+    public async Task OpenAsync(int count, bool watched = true)
+    {
+        for (var left = count; left > 0; left -= PerProcess)
+        {
+            await StartClientAsync("hold", Math.Min(left, PerProcess), watched ? WatchedPort : OtherPort);
+        }
+    }
+
+    /// <summary>Starts a server with a process of clients for it.</summary>
+    /// <param name="mode">hold, churn or ask.</param>
+    /// <param name="count">Connections.</param>
+    /// <param name="port">The server's port.</param>
+    /// <param name="further">What the mode wants besides.</param>
+    public async Task<ChildProcess> StartClientAsync(string mode, int count, int port, params IEnumerable<string> further)
+    {
+        var server = await StartServerAsync();
+        return await StartAsync(lab.Network.Worker, $"{count} clients", [mode, server, Text(port), Text(count), .. further]);
+    }
+
+    /// <summary>Starts processes with one connection each.</summary>
+    public async Task<ChildProcess> StartProcessesAsync(int count)
+    {
+        var server = await StartServerAsync();
+        return await StartAsync(lab.Network.Worker, $"{count} processes", ["fork", Text(count), server, Text(WatchedPort)]);
+    }
+
+    /// <summary>Runs a shell command in the worker's namespace and returns how long it took.</summary>
+    public async Task<TimeSpan> TimeAsync(string command)
+    {
+        var began = System.Diagnostics.Stopwatch.GetTimestamp();
+        await lab.Network.Worker.RunAsync(["sh", "-c", command]);
+        return System.Diagnostics.Stopwatch.GetElapsedTime(began);
+    }
+
+    public async ValueTask DisposeAsync()
+    {
+        foreach (var child in children)
+        {
+            child.Dispose();
+        }
+
+        await lab.DisposeAsync();
+    }
+
+    private async Task<string> StartServerAsync()
+    {
+        // Each server has an address of its own, so that its clients have all ports to themselves.
+        var address = $"{string.Join('.', lab.Network.DatabaseAddress4.ToString().Split('.')[..3])}.{67 + servers++}";
+        await lab.Network.Database.IpAsync($"addr add {address}/26 dev to-router");
+        await lab.Network.Worker.SysctlAsync("net.ipv4.ip_local_port_range=2000 65000");
+        await StartAsync(lab.Network.Database, $"server {address}", ["serve", address, Text(WatchedPort), Text(OtherPort)]);
+        return address;
+    }
+
+    private async Task<ChildProcess> StartAsync(Sidecar.Lab.NetworkNamespace host, string name, IEnumerable<string> arguments)
+    {
+        var child = ChildProcess.Start(new ChildOptions
+        {
+            Name = name,
+            CommandLine = [await Programs.PathAsync("sockets"), .. arguments],
+            Namespace = host.Name,
+            Directory = lab.Directory,
+        });
+        children.Add(child);
+        await child.WaitForLineAsync(line => string.Equals(line, "ready", StringComparison.Ordinal), TimeSpan.FromMinutes(2));
+        return child;
+    }
+
+    private static string Text(int number) => number.ToString(CultureInfo.InvariantCulture);
+}

@@ -1,0 +1,63 @@
+using System.Diagnostics;
+using System.Globalization;
+using Microsoft.Extensions.Logging;
+using Sidecar.Agent;
+using Sidecar.Agent.Configuration;
+using Sidecar.Agent.Judgement;
+using Sidecar.Agent.Telemetry;
+
+namespace Sidecar.Benchmarks;
+
+/// <summary>
+/// The agent's loop without its timer: every line on standard input is one full look with all that follows from it
+/// (owners, tracking, judging, remedies), answered with what it cost.
+/// </summary>
+internal static class LookChild
+{
+    /// <summary>A configuration that watches one network and port, in the own namespace only.</summary>
+    public static SidecarConfiguration Configuration(string network, int port, string directory)
+    {
+        var path = Path.Combine(directory, "look.conf");
+        File.WriteAllText(path, Text(network, port, directory));
+        return ConfigurationLoader.Load(path);
+    }
+
+    /// <summary>Its text.</summary>
+    public static string Text(string network, int port, string directory, string idleTimeout = "350s") => string.Create(
+        CultureInfo.InvariantCulture,
+        $"""
+         [agent]
+         mode = protect
+         listen = 127.0.0.1:10042
+         network-namespaces = own
+         state-directory = {directory}
+         runtime-directory = {directory}
+
+         [upstream:bench]
+         endpoint = {network}:{port}
+         protocol = tcp
+         idle-timeout = {idleTimeout}
+
+         """);
+
+    /// <summary>Answers "TOTAL-NS LOOK-NS ALLOCATED-BYTES CONNECTIONS RSS-KB" to each line.</summary>
+    public static int Run(string network, int port, string directory)
+    {
+        var configuration = Configuration(network, port, directory);
+        using var log = new JournalLog(LogLevel.Error);
+        using var metrics = new SidecarMetrics("bench", [.. Enum.GetValues<Guardrail>().Select(guardrail => guardrail.ToName())]);
+        using var incidents = new IncidentStore(directory, log.CreateLogger("incidents"), TimeProvider.System);
+        using var loop = new SidecarLoop(configuration, metrics, incidents, log, SelfCheck.Run(configuration), SidecarLoop.MonotonicClock());
+        while (Console.In.ReadLine() is not null)
+        {
+            var allocated = GC.GetAllocatedBytesForCurrentThread();
+            var began = Stopwatch.GetTimestamp();
+            var (look, connections) = loop.TurnAtOnce();
+            var total = Stopwatch.GetElapsedTime(began);
+            allocated = GC.GetAllocatedBytesForCurrentThread() - allocated;
+            Console.WriteLine(string.Create(CultureInfo.InvariantCulture, $"{total.Ticks * 100} {look.Ticks * 100} {allocated} {connections}"));
+        }
+
+        return 0;
+    }
+}
