@@ -62,13 +62,13 @@ public sealed class LossEstimate
         return Math.Clamp(_blips / (_sends + SendsBeforeBlips), LeastBlips, 1);
     }
 
-    /// <summary>Failure rate to reckon with: the estimate and, once failures were seen, two standard errors on top.</summary>
+    /// <summary>Failure rate to reckon with: the estimate and, once failures were seen, two and a half standard errors on top.</summary>
     public double RateAt(TimeSpan now)
     {
         Fade(now);
         var total = _sent + PriorTransmissions;
         var rate = (_failed + PriorFailures) / total;
-        var margin = _failed >= 1 ? 2 * Math.Sqrt(rate * (1 - rate) / total) : 0;
+        var margin = _failed >= 1 ? 2.5 * Math.Sqrt(rate * (1 - rate) / total) : 0;
         return Math.Clamp(rate + margin, Floor, Ceiling);
     }
 

@@ -96,7 +96,8 @@ public sealed class ForgottenOddsTests
 
     private static StallEvidence Stall(TimeSpan? gap, int failed, int confirmed) => new()
     {
-        Silence = TimeSpan.FromSeconds(1),
+        // When so many transmissions have failed: a tail-loss probe at 0.22 s, then timeouts that double from 0.43 s.
+        Silence = TimeSpan.FromSeconds(failed < 3 ? 0.22 : 0.43 * Math.Pow(2, Math.Min(failed, 12) - 3)),
         IdleBefore = gap,
         FailedTransmissions = failed,
         ConfirmedFailures = Math.Max(0, confirmed),
