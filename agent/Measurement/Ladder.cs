@@ -142,8 +142,8 @@ internal sealed class Ladder : IDisposable
                 break;
 
             CallWitnesses(estimate, step.Useless, cancellation);
-            foreach (var id in step.Useless.Where(_idlers.ContainsKey))
-                await DropAsync(id);
+            foreach (var id in step.Useless.Where(i => _idlers.TryGetValue(i, out var rung) && !rung.IsWitness))
+                await DropAsync(id, lost: true);
             foreach (var rung in _idlers.Values)
                 rung.Target = null;
             foreach (var target in step.Targets.Where(t => _idlers.ContainsKey(t.Id)))
@@ -197,7 +197,7 @@ internal sealed class Ladder : IDisposable
                 continue;
             }
 
-            await DropAsync(id);
+            await DropAsync(id, lost: true);
             if (test.Disturbed)
             {
                 Note("connections were ended by the server's administrator or by a restart; those say nothing about the path");
@@ -444,21 +444,16 @@ internal sealed class Ladder : IDisposable
         return false;
     }
 
-    private async Task DropAsync(int id)
+    private async Task DropAsync(int id, bool lost = false)
     {
         if (!_idlers.Remove(id, out var rung))
             return;
         if (rung.Test is Task test)
             await test.ConfigureAwait(ConfigureAwaitOptions.SuppressThrowing);
-        await CloseAsync(rung.Connection);
-    }
-
-    private static async Task CloseAsync(LadderConnection connection)
-    {
         // A forgotten connection would linger as an orphan that retransmits its FIN; a living one says goodbye.
-        if (connection.Socket.TryReadInfo(out var info) && info.State == OwnSocketInfo.Established && info.Unacknowledged > 0)
-            connection.Socket.AbortOnClose();
-        await connection.DisposeAsync();
+        if (lost || rung.IsWitness || (_estimator.Estimate(DateTimeOffset.UtcNow) is { Upper: not null } known && rung.Connection.Age > known.Lower))
+            rung.Connection.Socket.AbortOnClose();
+        await rung.Connection.DisposeAsync();
     }
 
     private void Report(IdleTimeoutEstimate estimate)
@@ -499,8 +494,10 @@ internal sealed class Ladder : IDisposable
 
         foreach (var id in _idlers.Keys.ToArray())
             await DropAsync(id);
+        if (KeepaliveRefreshes == false)
+            _keepaliveOnly!.Socket.AbortOnClose();
         foreach (var connection in new[] { _keepaliveOnly, _refreshed }.OfType<LadderConnection>())
-            await CloseAsync(connection);
+            await connection.DisposeAsync();
         if (_sessions is not null && await _sessions.LeaveNothingAsync(CleanUpPatience) is not 0)
             Note($"the server could not be asked whether sessions of ours remain (application_name = {LadderSessions.ApplicationName})");
     }
