@@ -97,7 +97,7 @@ internal static class MeasureCommand
         if (!json)
             environment.Error.WriteLine($"measuring {target} with connections of our own, gaps up to {Duration.Format(settings.Max)}; Ctrl-C ends it and keeps what was learnt");
 
-        var report = await Ladder.RunAsync(target, settings, json ? null : progress.Show, stop);
+        var report = await Ladder.RunAsync(target, settings, json ? null : progress.Show, learnt: null, stop);
         progress.Clear();
         if (json)
             environment.Out.WriteLine(JsonSerializer.Serialize(MeasurementDocument.From(report), MeasurementJson.Default.MeasurementDocument));

@@ -30,6 +30,7 @@ internal sealed class Ladder : IDisposable
     private readonly MeasurementTarget _target;
     private readonly LadderSessions? _sessions;
     private readonly Action<LadderProgress>? _progress;
+    private readonly Action<Observation>? _learnt;
     private readonly long _start = Stopwatch.GetTimestamp();
     private readonly PathEstimator _estimator = new();
     private readonly Dictionary<int, Rung> _idlers = [];
@@ -56,27 +57,34 @@ internal sealed class Ladder : IDisposable
     private bool? _serverFirst;
     private bool _witnessesCalled;
 
-    private Ladder(MeasurementTarget target, LadderSettings settings, Action<LadderProgress>? progress)
+    private Ladder(MeasurementTarget target, LadderSettings settings, Action<LadderProgress>? progress, Action<Observation>? learnt)
     {
         _target = target;
         _settings = settings;
         _progress = progress;
+        _learnt = learnt;
         if (target.Protocol == UpstreamProtocol.PostgreSql)
-            _sessions = new LadderSessions(target.Dsn ?? throw new MeasurementException("protocol postgresql needs a DSN file: an unauthenticated session is closed by the server"), target.Host, target.Endpoint);
+            _sessions = new LadderSessions(target.Network, target.Dsn ?? throw new MeasurementException("protocol postgresql needs a DSN file: an unauthenticated session is closed by the server"), target.Host, target.Endpoint);
     }
 
     /// <summary>
     /// Measures until the bounds are close enough, or until it is cancelled; then it returns what was learnt, marked
     /// as interrupted. All connections are closed and no session is left on the server when it returns.
     /// </summary>
+    /// <param name="target">What to measure.</param>
+    /// <param name="settings">How far and how closely.</param>
+    /// <param name="progress">Told what is known, several times a second.</param>
+    /// <param name="learnt">Told each piece of evidence about the path as it comes.</param>
+    /// <param name="cancellation">Ends it early.</param>
     /// <exception cref="MeasurementException">Nothing could be measured: no connection, wrong credentials, no free slots.</exception>
     public static async Task<MeasurementReport> RunAsync(
         MeasurementTarget target,
         LadderSettings settings,
         Action<LadderProgress>? progress,
+        Action<Observation>? learnt,
         CancellationToken cancellation)
     {
-        using var ladder = new Ladder(target, settings, progress);
+        using var ladder = new Ladder(target, settings, progress, learnt);
         var interrupted = false;
         try
         {
@@ -208,7 +216,9 @@ internal sealed class Ladder : IDisposable
             if (await PathIsUpAsync(cancellation))
             {
                 _losses.Add(test.Loss!.Value);
-                Learn(test.Survived, test.Lost);
+                // A server that nobody logs in to closes by its own clock: that is no evidence about the path.
+                var isServersOwn = test.Loss == LossKind.PeerClosed && !rung.Connection.HasPayload;
+                Learn(test.Survived, test.Lost, isEvidence: !isServersOwn);
             }
             else
             {
@@ -264,14 +274,19 @@ internal sealed class Ladder : IDisposable
         Note($"the server sends something on idle connections after {Duration.ForPeople(least)} (its own keepalives): longer gaps do not occur on this path");
     }
 
-    private void Learn(TimeSpan? survived, TimeSpan? lost)
+    private void Learn(TimeSpan? survived, TimeSpan? lost, bool isEvidence = true)
     {
         foreach (var (gap, outcome) in new[] { (survived, GapOutcome.Survived), (lost, GapOutcome.Lost) })
         {
             if (gap is not { } value || value <= TimeSpan.Zero)
                 continue;
             var observation = new Observation(value, outcome, DateTimeOffset.UtcNow, EvidenceSource.Ladder, Observation.LadderWeight);
-            _observations.Add(observation);
+            if (isEvidence)
+            {
+                _observations.Add(observation);
+                _learnt?.Invoke(observation);
+            }
+
             _gaps.Add(new TriedGap(value, outcome == GapOutcome.Survived));
             _estimator.Add(observation);
         }
@@ -414,7 +429,7 @@ internal sealed class Ladder : IDisposable
         try
         {
             LadderConnection connection = _sessions is null
-                ? await TcpLadderConnection.OpenAsync(_target.Endpoint, _target.Payload, ConnectPatience, cancellation)
+                ? await TcpLadderConnection.OpenAsync(_target.Network, _target.Endpoint, _target.Payload, ConnectPatience, cancellation)
                 : await _sessions.OpenAsync(cancellation);
             Interlocked.Increment(ref _connections);
             return connection;
@@ -434,7 +449,7 @@ internal sealed class Ladder : IDisposable
         for (var attempt = 0; attempt < 2; attempt++)
         {
             _freshConnects++;
-            if (await TcpLadderConnection.CanConnectAsync(_target.Endpoint, FreshPatience, cancellation))
+            if (await TcpLadderConnection.CanConnectAsync(_target.Network, _target.Endpoint, FreshPatience, cancellation))
             {
                 _freshAt = Stopwatch.GetTimestamp();
                 return true;
