@@ -55,7 +55,8 @@ internal sealed class Ladder : IDisposable
     private long _freshAt;
     private long? _outageSince;
     private bool? _serverFirst;
-    private bool _witnessesCalled;
+    private bool _serverAsked;
+    private bool _secondOpinion;
 
     private Ladder(MeasurementTarget target, LadderSettings settings, Action<LadderProgress>? progress, Action<Observation>? learnt)
     {
@@ -149,7 +150,7 @@ internal sealed class Ladder : IDisposable
             if (step.Finished)
                 break;
 
-            CallWitnesses(estimate, step.Useless, cancellation);
+            CallWitnesses(estimate, cancellation);
             foreach (var id in step.Useless.Where(i => _idlers.TryGetValue(i, out var rung) && !rung.IsWitness))
                 await DropAsync(id, lost: true);
             foreach (var rung in _idlers.Values)
@@ -167,12 +168,12 @@ internal sealed class Ladder : IDisposable
         }
 
         // A witness or the server's word may still be on its way: they are heard, in a few seconds at most.
-        CallWitnesses(_estimator.Estimate(DateTimeOffset.UtcNow), [], cancellation);
+        CallWitnesses(_estimator.Estimate(DateTimeOffset.UtcNow), cancellation);
         await Task.WhenAll(_background).WaitAsync(cancellation);
         await CollectAsync(cancellation);
     }
 
-    private Idler[] Idlers() => [.. _idlers.Where(i => !i.Value.IsWitness).Select(i => new Idler(i.Key, i.Value.Connection.Age, i.Value.TestedAt))];
+    private Idler[] Idlers() => [.. _idlers.Where(i => !i.Value.IsWitness).Select(i => new Idler(i.Key, i.Value.Connection.Age, i.Value.TestedAt, i.Value.Target))];
 
     private async Task PauseAsync(CancellationToken cancellation)
     {
@@ -293,32 +294,31 @@ internal sealed class Ladder : IDisposable
     }
 
     /// <summary>
-    /// After the first loss the connections that are older than it have one use left: one is tested as a second
-    /// opinion, and on another the server speaks first.
+    /// After a loss the connections that are older than it have one use left: on one the server speaks first, and one
+    /// is tested as a second opinion while there has been one loss only.
     /// </summary>
-    private void CallWitnesses(IdleTimeoutEstimate estimate, IReadOnlyList<int> useless, CancellationToken cancellation)
+    private void CallWitnesses(IdleTimeoutEstimate estimate, CancellationToken cancellation)
     {
-        if (_witnessesCalled || estimate.Upper is not { } upper)
+        if (estimate.Upper is not { } upper || (_serverAsked && _secondOpinion))
             return;
 
-        _witnessesCalled = true;
-        var older = _idlers
-            .Where(i => i.Value.Test is null && !i.Value.IsWitness && (useless.Contains(i.Key) || i.Value.Connection.Age >= upper))
-            .Where(i => i.Value.Connection.Look(out _) == IdleLook.Idle)
-            .Take(2)
-            .Select(i => i.Value)
-            .ToArray();
-        if (older.Length > 0)
+        foreach (var rung in _idlers.Values.Where(r => r.Test is null && !r.IsWitness && r.Connection.Age >= upper).ToArray())
         {
-            older[0].IsWitness = true;
-            older[0].Begin(cancellation);
-            _background.Add(older[0].Test!);
-        }
-
-        if (older.Length > 1 && older[1].Connection is PostgreSqlLadderConnection idle && _refreshed is PostgreSqlLadderConnection speaker && _refreshedLives)
-        {
-            older[1].IsWitness = true;
-            _background.Add(LetServerSpeakAsync(speaker, idle, cancellation));
+            if (rung.Connection.Look(out _) != IdleLook.Idle)
+                continue;
+            if (!_serverAsked && _refreshedLives && rung.Connection is PostgreSqlLadderConnection idle && _refreshed is PostgreSqlLadderConnection speaker)
+            {
+                _serverAsked = true;
+                rung.IsWitness = true;
+                _background.Add(LetServerSpeakAsync(speaker, idle, cancellation));
+            }
+            else if (!_secondOpinion && _losses.Count == 1)
+            {
+                _secondOpinion = true;
+                rung.IsWitness = true;
+                rung.Begin(cancellation);
+                _background.Add(rung.Test!);
+            }
         }
     }
 
