@@ -120,7 +120,7 @@ internal static class MeasureCommand
             output.WriteLine($"kept alive by keepalives: {YesNo(report.KeepaliveRefreshes)}; by application data: {YesNo(report.PayloadRefreshes)}");
             if (report.ServerFirstPasses is { } passes)
                 output.WriteLine($"data from the server after the timeout: {(passes ? "arrives" : "is lost as well")}");
-            output.WriteLine($"lost at: {report.Hop ?? "not known"}");
+            output.WriteLine($"lost at: {report.Hop ?? "not known"}{(report.HopReason is null ? "" : $" ({report.HopReason})")}");
         }
 
         foreach (var note in report.Notes)

@@ -25,6 +25,7 @@ internal sealed class Ladder : IDisposable
     private static readonly TimeSpan FreshValidity = TimeSpan.FromSeconds(1);
     private static readonly TimeSpan ServerFirstPatience = TimeSpan.FromSeconds(1.5);
     private static readonly TimeSpan OutagePatience = TimeSpan.FromMinutes(2);
+    private static readonly TimeSpan HopPatience = TimeSpan.FromSeconds(8);
     private static readonly TimeSpan CleanUpPatience = TimeSpan.FromSeconds(8);
 
     private readonly MeasurementTarget _target;
@@ -55,7 +56,8 @@ internal sealed class Ladder : IDisposable
     private long _freshAt;
     private long? _outageSince;
     private bool? _serverFirst;
-    private bool _serverAsked;
+    private Rung? _forgotten;
+    private HopFinding? _hop;
     private bool _secondOpinion;
 
     private Ladder(MeasurementTarget target, LadderSettings settings, Action<LadderProgress>? progress, Action<Observation>? learnt)
@@ -98,7 +100,7 @@ internal sealed class Ladder : IDisposable
         }
         finally
         {
-            await ladder.EndAsync();
+            await ladder.EndAsync(interrupted);
         }
 
         return ladder.MakeReport(interrupted);
@@ -299,18 +301,20 @@ internal sealed class Ladder : IDisposable
     /// </summary>
     private void CallWitnesses(IdleTimeoutEstimate estimate, CancellationToken cancellation)
     {
-        if (estimate.Upper is not { } upper || (_serverAsked && _secondOpinion))
+        if (estimate.Upper is not { } upper || (_forgotten is not null && _secondOpinion))
             return;
 
         foreach (var rung in _idlers.Values.Where(r => r.Test is null && !r.IsWitness && r.Connection.Age >= upper).ToArray())
         {
             if (rung.Connection.Look(out _) != IdleLook.Idle)
                 continue;
-            if (!_serverAsked && _refreshedLives && rung.Connection is PostgreSqlLadderConnection idle && _refreshed is PostgreSqlLadderConnection speaker)
+            if (_forgotten is null)
             {
-                _serverAsked = true;
+                // Nothing is sent on it from this side, so that its probes can find out where it is lost.
+                _forgotten = rung;
                 rung.IsWitness = true;
-                _background.Add(LetServerSpeakAsync(speaker, idle, cancellation));
+                if (_refreshedLives && rung.Connection is PostgreSqlLadderConnection idle && _refreshed is PostgreSqlLadderConnection speaker)
+                    _background.Add(LetServerSpeakAsync(speaker, idle, cancellation));
             }
             else if (!_secondOpinion && _losses.Count == 1)
             {
@@ -489,7 +493,7 @@ internal sealed class Ladder : IDisposable
     }
 
     /// <summary>What the connections for comparison say; then everything is closed.</summary>
-    private async Task EndAsync()
+    private async Task EndAsync(bool interrupted)
     {
         using var limit = new CancellationTokenSource(CleanUpPatience);
         await Task.WhenAll(_background).WaitAsync(CleanUpPatience).ConfigureAwait(ConfigureAwaitOptions.SuppressThrowing);
@@ -507,6 +511,8 @@ internal sealed class Ladder : IDisposable
             }
         }
 
+        if (!interrupted)
+            await FindHopAsync();
         foreach (var id in _idlers.Keys.ToArray())
             await DropAsync(id);
         if (KeepaliveRefreshes == false)
@@ -515,6 +521,32 @@ internal sealed class Ladder : IDisposable
             await connection.DisposeAsync();
         if (_sessions is not null && await _sessions.LeaveNothingAsync(CleanUpPatience) is not 0)
             Note($"the server could not be asked whether sessions of ours remain (application_name = {LadderSessions.ApplicationName})");
+    }
+
+    /// <summary>Where the state is lost, asked on a connection that is lost and on a fresh one. A few seconds at most.</summary>
+    private async Task FindHopAsync()
+    {
+        if (_forgotten is null || !_idlers.ContainsValue(_forgotten) || _losses.All(l => l is not (LossKind.Silent or LossKind.Reset)))
+            return;
+
+        using var limit = new CancellationTokenSource(HopPatience);
+        try
+        {
+            await using var living = await TcpLadderConnection.OpenAsync(_target.Network, _target.Endpoint, default, ConnectPatience, limit.Token);
+            _connections++;
+
+            // A keepalive can only be fired after a second without traffic.
+            await Task.Delay(TimeSpan.FromSeconds(1.1), limit.Token);
+            _hop = await HopFinder.FindAsync(_target.Network, _forgotten.Connection.Socket, living.Socket, _target.Endpoint, limit.Token);
+        }
+        catch (OperationCanceledException)
+        {
+            _hop = new HopFinding(null, "the hops took too long to answer");
+        }
+        catch (SocketException e)
+        {
+            _hop = new HopFinding(null, $"no connection for comparison: {e.Message}");
+        }
     }
 
     private bool? KeepaliveRefreshes { get; set; }
@@ -541,7 +573,8 @@ internal sealed class Ladder : IDisposable
             KeepaliveRefreshes = KeepaliveRefreshes,
             PayloadRefreshes = PayloadRefreshes,
             ServerFirstPasses = _serverFirst,
-            Hop = null,
+            Hop = _hop?.Hop?.ToString(),
+            HopReason = _hop?.Why,
             PeerKeepalive = _peerRefreshes.Count > 1 ? _peerRefreshes.Min() : null,
             Interrupted = interrupted,
             Gaps = _gaps,
