@@ -7,9 +7,9 @@
 set -eu
 
 # The lab: namespaces and router, PostgreSQL 15, uWSGI with a psycopg2 application, setpriv and capsh; and what else
-# stands between workers and back-ends: gunicorn, pgbouncer, redis.
+# stands between workers and back-ends: gunicorn, pgbouncer, redis, HAProxy.
 lab="iproute2 nftables conntrack procps util-linux libcap2-bin postgresql-15 uwsgi-core uwsgi-plugin-python3 python3-psycopg2"
-lab="$lab gunicorn pgbouncer redis-server python3-redis"
+lab="$lab gunicorn pgbouncer redis-server python3-redis haproxy"
 # The package: its build, its lint, and a Debian root to install it in.
 deb="debhelper devscripts fakeroot lintian debootstrap systemd-container prometheus"
 # The benchmarks: the lab, a C compiler for the minimal dump that the sweep is compared with, and what else it is compared with.

@@ -97,7 +97,7 @@ internal static class MeasureCommand
         if (!json)
             environment.Error.WriteLine($"measuring {target} with connections of our own, gaps up to {Duration.Format(settings.Max)}; Ctrl-C ends it and keeps what was learnt");
 
-        var report = await Ladder.RunAsync(target, settings, json ? null : progress.Show, stop);
+        var report = await Ladder.RunAsync(target, settings, json ? null : progress.Show, learnt: null, stop);
         progress.Clear();
         if (json)
             environment.Out.WriteLine(JsonSerializer.Serialize(MeasurementDocument.From(report), MeasurementJson.Default.MeasurementDocument));
@@ -120,7 +120,7 @@ internal static class MeasureCommand
             output.WriteLine($"kept alive by keepalives: {YesNo(report.KeepaliveRefreshes)}; by application data: {YesNo(report.PayloadRefreshes)}");
             if (report.ServerFirstPasses is { } passes)
                 output.WriteLine($"data from the server after the timeout: {(passes ? "arrives" : "is lost as well")}");
-            output.WriteLine($"lost at: {report.Hop ?? "not known"}");
+            output.WriteLine($"lost at: {report.Hop ?? "not known"}{(report.HopReason is null ? "" : $" ({report.HopReason})")}");
         }
 
         foreach (var note in report.Notes)

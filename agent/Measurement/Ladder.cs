@@ -25,11 +25,13 @@ internal sealed class Ladder : IDisposable
     private static readonly TimeSpan FreshValidity = TimeSpan.FromSeconds(1);
     private static readonly TimeSpan ServerFirstPatience = TimeSpan.FromSeconds(1.5);
     private static readonly TimeSpan OutagePatience = TimeSpan.FromMinutes(2);
+    private static readonly TimeSpan HopPatience = TimeSpan.FromSeconds(8);
     private static readonly TimeSpan CleanUpPatience = TimeSpan.FromSeconds(8);
 
     private readonly MeasurementTarget _target;
     private readonly LadderSessions? _sessions;
     private readonly Action<LadderProgress>? _progress;
+    private readonly Action<Observation>? _learnt;
     private readonly long _start = Stopwatch.GetTimestamp();
     private readonly PathEstimator _estimator = new();
     private readonly Dictionary<int, Rung> _idlers = [];
@@ -54,29 +56,38 @@ internal sealed class Ladder : IDisposable
     private long _freshAt;
     private long? _outageSince;
     private bool? _serverFirst;
-    private bool _witnessesCalled;
+    private Rung? _forgotten;
+    private HopFinding? _hop;
+    private bool _secondOpinion;
 
-    private Ladder(MeasurementTarget target, LadderSettings settings, Action<LadderProgress>? progress)
+    private Ladder(MeasurementTarget target, LadderSettings settings, Action<LadderProgress>? progress, Action<Observation>? learnt)
     {
         _target = target;
         _settings = settings;
         _progress = progress;
+        _learnt = learnt;
         if (target.Protocol == UpstreamProtocol.PostgreSql)
-            _sessions = new LadderSessions(target.Dsn ?? throw new MeasurementException("protocol postgresql needs a DSN file: an unauthenticated session is closed by the server"), target.Host, target.Endpoint);
+            _sessions = new LadderSessions(target.Network, target.Dsn ?? throw new MeasurementException("protocol postgresql needs a DSN file: an unauthenticated session is closed by the server"), target.Host, target.Endpoint);
     }
 
     /// <summary>
     /// Measures until the bounds are close enough, or until it is cancelled; then it returns what was learnt, marked
     /// as interrupted. All connections are closed and no session is left on the server when it returns.
     /// </summary>
+    /// <param name="target">What to measure.</param>
+    /// <param name="settings">How far and how closely.</param>
+    /// <param name="progress">Told what is known, several times a second.</param>
+    /// <param name="learnt">Told each piece of evidence about the path as it comes.</param>
+    /// <param name="cancellation">Ends it early.</param>
     /// <exception cref="MeasurementException">Nothing could be measured: no connection, wrong credentials, no free slots.</exception>
     public static async Task<MeasurementReport> RunAsync(
         MeasurementTarget target,
         LadderSettings settings,
         Action<LadderProgress>? progress,
+        Action<Observation>? learnt,
         CancellationToken cancellation)
     {
-        using var ladder = new Ladder(target, settings, progress);
+        using var ladder = new Ladder(target, settings, progress, learnt);
         var interrupted = false;
         try
         {
@@ -89,7 +100,7 @@ internal sealed class Ladder : IDisposable
         }
         finally
         {
-            await ladder.EndAsync();
+            await ladder.EndAsync(interrupted);
         }
 
         return ladder.MakeReport(interrupted);
@@ -141,9 +152,9 @@ internal sealed class Ladder : IDisposable
             if (step.Finished)
                 break;
 
-            CallWitnesses(estimate, step.Useless, cancellation);
-            foreach (var id in step.Useless.Where(_idlers.ContainsKey))
-                await DropAsync(id);
+            CallWitnesses(estimate, cancellation);
+            foreach (var id in step.Useless.Where(i => _idlers.TryGetValue(i, out var rung) && !rung.IsWitness))
+                await DropAsync(id, lost: true);
             foreach (var rung in _idlers.Values)
                 rung.Target = null;
             foreach (var target in step.Targets.Where(t => _idlers.ContainsKey(t.Id)))
@@ -159,12 +170,12 @@ internal sealed class Ladder : IDisposable
         }
 
         // A witness or the server's word may still be on its way: they are heard, in a few seconds at most.
-        CallWitnesses(_estimator.Estimate(DateTimeOffset.UtcNow), [], cancellation);
+        CallWitnesses(_estimator.Estimate(DateTimeOffset.UtcNow), cancellation);
         await Task.WhenAll(_background).WaitAsync(cancellation);
         await CollectAsync(cancellation);
     }
 
-    private Idler[] Idlers() => [.. _idlers.Where(i => !i.Value.IsWitness).Select(i => new Idler(i.Key, i.Value.Connection.Age, i.Value.TestedAt))];
+    private Idler[] Idlers() => [.. _idlers.Where(i => !i.Value.IsWitness).Select(i => new Idler(i.Key, i.Value.Connection.Age, i.Value.TestedAt, i.Value.Target))];
 
     private async Task PauseAsync(CancellationToken cancellation)
     {
@@ -197,7 +208,7 @@ internal sealed class Ladder : IDisposable
                 continue;
             }
 
-            await DropAsync(id);
+            await DropAsync(id, lost: true);
             if (test.Disturbed)
             {
                 Note("connections were ended by the server's administrator or by a restart; those say nothing about the path");
@@ -208,7 +219,9 @@ internal sealed class Ladder : IDisposable
             if (await PathIsUpAsync(cancellation))
             {
                 _losses.Add(test.Loss!.Value);
-                Learn(test.Survived, test.Lost);
+                // A server that nobody logs in to closes by its own clock: that is no evidence about the path.
+                var isServersOwn = test.Loss == LossKind.PeerClosed && !rung.Connection.HasPayload;
+                Learn(test.Survived, test.Lost, isEvidence: !isServersOwn);
             }
             else
             {
@@ -264,46 +277,52 @@ internal sealed class Ladder : IDisposable
         Note($"the server sends something on idle connections after {Duration.ForPeople(least)} (its own keepalives): longer gaps do not occur on this path");
     }
 
-    private void Learn(TimeSpan? survived, TimeSpan? lost)
+    private void Learn(TimeSpan? survived, TimeSpan? lost, bool isEvidence = true)
     {
         foreach (var (gap, outcome) in new[] { (survived, GapOutcome.Survived), (lost, GapOutcome.Lost) })
         {
             if (gap is not { } value || value <= TimeSpan.Zero)
                 continue;
             var observation = new Observation(value, outcome, DateTimeOffset.UtcNow, EvidenceSource.Ladder, Observation.LadderWeight);
-            _observations.Add(observation);
+            if (isEvidence)
+            {
+                _observations.Add(observation);
+                _learnt?.Invoke(observation);
+            }
+
             _gaps.Add(new TriedGap(value, outcome == GapOutcome.Survived));
             _estimator.Add(observation);
         }
     }
 
     /// <summary>
-    /// After the first loss the connections that are older than it have one use left: one is tested as a second
-    /// opinion, and on another the server speaks first.
+    /// After a loss the connections that are older than it have one use left: on one the server speaks first, and one
+    /// is tested as a second opinion while there has been one loss only.
     /// </summary>
-    private void CallWitnesses(IdleTimeoutEstimate estimate, IReadOnlyList<int> useless, CancellationToken cancellation)
+    private void CallWitnesses(IdleTimeoutEstimate estimate, CancellationToken cancellation)
     {
-        if (_witnessesCalled || estimate.Upper is not { } upper)
+        if (estimate.Upper is not { } upper || (_forgotten is not null && _secondOpinion))
             return;
 
-        _witnessesCalled = true;
-        var older = _idlers
-            .Where(i => i.Value.Test is null && !i.Value.IsWitness && (useless.Contains(i.Key) || i.Value.Connection.Age >= upper))
-            .Where(i => i.Value.Connection.Look(out _) == IdleLook.Idle)
-            .Take(2)
-            .Select(i => i.Value)
-            .ToArray();
-        if (older.Length > 0)
+        foreach (var rung in _idlers.Values.Where(r => r.Test is null && !r.IsWitness && r.Connection.Age >= upper).ToArray())
         {
-            older[0].IsWitness = true;
-            older[0].Begin(cancellation);
-            _background.Add(older[0].Test!);
-        }
-
-        if (older.Length > 1 && older[1].Connection is PostgreSqlLadderConnection idle && _refreshed is PostgreSqlLadderConnection speaker && _refreshedLives)
-        {
-            older[1].IsWitness = true;
-            _background.Add(LetServerSpeakAsync(speaker, idle, cancellation));
+            if (rung.Connection.Look(out _) != IdleLook.Idle)
+                continue;
+            if (_forgotten is null)
+            {
+                // Nothing is sent on it from this side, so that its probes can find out where it is lost.
+                _forgotten = rung;
+                rung.IsWitness = true;
+                if (_refreshedLives && rung.Connection is PostgreSqlLadderConnection idle && _refreshed is PostgreSqlLadderConnection speaker)
+                    _background.Add(LetServerSpeakAsync(speaker, idle, cancellation));
+            }
+            else if (!_secondOpinion && _losses.Count == 1)
+            {
+                _secondOpinion = true;
+                rung.IsWitness = true;
+                rung.Begin(cancellation);
+                _background.Add(rung.Test!);
+            }
         }
     }
 
@@ -414,7 +433,7 @@ internal sealed class Ladder : IDisposable
         try
         {
             LadderConnection connection = _sessions is null
-                ? await TcpLadderConnection.OpenAsync(_target.Endpoint, _target.Payload, ConnectPatience, cancellation)
+                ? await TcpLadderConnection.OpenAsync(_target.Network, _target.Endpoint, _target.Payload, ConnectPatience, cancellation)
                 : await _sessions.OpenAsync(cancellation);
             Interlocked.Increment(ref _connections);
             return connection;
@@ -434,7 +453,7 @@ internal sealed class Ladder : IDisposable
         for (var attempt = 0; attempt < 2; attempt++)
         {
             _freshConnects++;
-            if (await TcpLadderConnection.CanConnectAsync(_target.Endpoint, FreshPatience, cancellation))
+            if (await TcpLadderConnection.CanConnectAsync(_target.Network, _target.Endpoint, FreshPatience, cancellation))
             {
                 _freshAt = Stopwatch.GetTimestamp();
                 return true;
@@ -444,21 +463,16 @@ internal sealed class Ladder : IDisposable
         return false;
     }
 
-    private async Task DropAsync(int id)
+    private async Task DropAsync(int id, bool lost = false)
     {
         if (!_idlers.Remove(id, out var rung))
             return;
         if (rung.Test is Task test)
             await test.ConfigureAwait(ConfigureAwaitOptions.SuppressThrowing);
-        await CloseAsync(rung.Connection);
-    }
-
-    private static async Task CloseAsync(LadderConnection connection)
-    {
         // A forgotten connection would linger as an orphan that retransmits its FIN; a living one says goodbye.
-        if (connection.Socket.TryReadInfo(out var info) && info.State == OwnSocketInfo.Established && info.Unacknowledged > 0)
-            connection.Socket.AbortOnClose();
-        await connection.DisposeAsync();
+        if (lost || rung.IsWitness || (_estimator.Estimate(DateTimeOffset.UtcNow) is { Upper: not null } known && rung.Connection.Age > known.Lower))
+            rung.Connection.Socket.AbortOnClose();
+        await rung.Connection.DisposeAsync();
     }
 
     private void Report(IdleTimeoutEstimate estimate)
@@ -479,7 +493,7 @@ internal sealed class Ladder : IDisposable
     }
 
     /// <summary>What the connections for comparison say; then everything is closed.</summary>
-    private async Task EndAsync()
+    private async Task EndAsync(bool interrupted)
     {
         using var limit = new CancellationTokenSource(CleanUpPatience);
         await Task.WhenAll(_background).WaitAsync(CleanUpPatience).ConfigureAwait(ConfigureAwaitOptions.SuppressThrowing);
@@ -497,12 +511,42 @@ internal sealed class Ladder : IDisposable
             }
         }
 
+        if (!interrupted)
+            await FindHopAsync();
         foreach (var id in _idlers.Keys.ToArray())
             await DropAsync(id);
+        if (KeepaliveRefreshes == false)
+            _keepaliveOnly!.Socket.AbortOnClose();
         foreach (var connection in new[] { _keepaliveOnly, _refreshed }.OfType<LadderConnection>())
-            await CloseAsync(connection);
+            await connection.DisposeAsync();
         if (_sessions is not null && await _sessions.LeaveNothingAsync(CleanUpPatience) is not 0)
             Note($"the server could not be asked whether sessions of ours remain (application_name = {LadderSessions.ApplicationName})");
+    }
+
+    /// <summary>Where the state is lost, asked on a connection that is lost and on a fresh one. A few seconds at most.</summary>
+    private async Task FindHopAsync()
+    {
+        if (_forgotten is null || !_idlers.ContainsValue(_forgotten) || _losses.All(l => l is not (LossKind.Silent or LossKind.Reset)))
+            return;
+
+        using var limit = new CancellationTokenSource(HopPatience);
+        try
+        {
+            await using var living = await TcpLadderConnection.OpenAsync(_target.Network, _target.Endpoint, default, ConnectPatience, limit.Token);
+            _connections++;
+
+            // A keepalive can only be fired after a second without traffic.
+            await Task.Delay(TimeSpan.FromSeconds(1.1), limit.Token);
+            _hop = await HopFinder.FindAsync(_target.Network, _forgotten.Connection.Socket, living.Socket, _target.Endpoint, limit.Token);
+        }
+        catch (OperationCanceledException)
+        {
+            _hop = new HopFinding(null, "the hops took too long to answer");
+        }
+        catch (SocketException e)
+        {
+            _hop = new HopFinding(null, $"no connection for comparison: {e.Message}");
+        }
     }
 
     private bool? KeepaliveRefreshes { get; set; }
@@ -529,7 +573,8 @@ internal sealed class Ladder : IDisposable
             KeepaliveRefreshes = KeepaliveRefreshes,
             PayloadRefreshes = PayloadRefreshes,
             ServerFirstPasses = _serverFirst,
-            Hop = null,
+            Hop = _hop?.Hop?.ToString(),
+            HopReason = _hop?.Why,
             PeerKeepalive = _peerRefreshes.Count > 1 ? _peerRefreshes.Min() : null,
             Interrupted = interrupted,
             Gaps = _gaps,

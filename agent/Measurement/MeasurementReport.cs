@@ -60,6 +60,9 @@ internal sealed record MeasurementReport
     /// <summary>The hop behind which the state is lost; null when it is not known.</summary>
     public required string? Hop { get; init; }
 
+    /// <summary>What the answer about the hop rests on, or why there is none; null when it was not asked.</summary>
+    public string? HopReason { get; init; }
+
     /// <summary>The peer's own keepalives restart the path's clock this often; longer gaps do not occur. Null when it sends none.</summary>
     public required TimeSpan? PeerKeepalive { get; init; }
 
@@ -105,6 +108,8 @@ internal sealed record MeasurementDocument
 
     [JsonPropertyName("hop")] public required string? Hop { get; init; }
 
+    [JsonPropertyName("hop_reason")] public required string? HopReason { get; init; }
+
     [JsonPropertyName("keepalive_refreshes")] public required bool? KeepaliveRefreshes { get; init; }
 
     [JsonPropertyName("payload_refreshes")] public required bool? PayloadRefreshes { get; init; }
@@ -131,6 +136,7 @@ internal sealed record MeasurementDocument
         ConnectionsUsed = report.ConnectionsUsed,
         FreshConnects = report.FreshConnects,
         Hop = report.Hop,
+        HopReason = report.HopReason,
         KeepaliveRefreshes = report.KeepaliveRefreshes,
         PayloadRefreshes = report.PayloadRefreshes,
         ServerFirstPasses = report.ServerFirstPasses,

@@ -1,6 +1,7 @@
 using System.Net;
 using Npgsql;
 using Sidecar.Agent.Configuration;
+using Sidecar.Probes.Namespaces;
 
 namespace Sidecar.Agent.Measurement;
 
@@ -15,6 +16,9 @@ internal sealed record MeasurementTarget
 
     /// <summary>The one address that all connections go to.</summary>
     public required IPEndPoint Endpoint { get; init; }
+
+    /// <summary>Network namespace of the connections; null: this process's own.</summary>
+    public NetworkNamespace? Network { get; init; }
 
     public required UpstreamProtocol Protocol { get; init; }
 

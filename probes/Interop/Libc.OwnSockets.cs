@@ -7,6 +7,10 @@ internal static partial class Libc
 {
     internal const int SO_ERROR = 4;
     internal const int SO_LINGER = 13;
+    internal const int IPPROTO_IP = 0;
+    internal const int IP_TTL = 2;
+    internal const int IPPROTO_IPV6 = 41;
+    internal const int IPV6_UNICAST_HOPS = 16;
 
     [StructLayout(LayoutKind.Sequential)]
     private struct Linger
@@ -25,6 +29,19 @@ internal static partial class Libc
         fixed (byte* p = address)
         {
             return GetPeerName(fd, p, &length) == 0 ? (int)length : -1;
+        }
+    }
+
+    [LibraryImport("libc", EntryPoint = "getsockname", SetLastError = true)]
+    private static unsafe partial int GetSockName(int fd, void* address, uint* length);
+
+    /// <summary>The local sockaddr; returns its length, or -1 with errno set.</summary>
+    internal static unsafe int GetSockName(int fd, Span<byte> address)
+    {
+        var length = (uint)address.Length;
+        fixed (byte* p = address)
+        {
+            return GetSockName(fd, p, &length) == 0 ? (int)length : -1;
         }
     }
 

@@ -1,4 +1,6 @@
+using System.Collections.Concurrent;
 using System.Diagnostics;
+using Sidecar.Probes.SockDiag;
 
 namespace Sidecar.Probes.Ladder;
 
@@ -76,6 +78,8 @@ public abstract class LadderConnection : IAsyncDisposable
     private static readonly TimeSpan Quiet = TimeSpan.FromMilliseconds(60);
     private static readonly TimeSpan Poll = TimeSpan.FromMilliseconds(15);
 
+    private static readonly ConcurrentDictionary<SocketCookie, bool> Ours = new();
+
     private long _idleSince;
     private long _lastLook;
     private uint _segmentsIn;
@@ -84,6 +88,7 @@ public abstract class LadderConnection : IAsyncDisposable
     protected LadderConnection(OwnSocket socket)
     {
         Socket = socket;
+        Ours[socket.Cookie] = true;
         _idleSince = _lastLook = Stopwatch.GetTimestamp();
     }
 
@@ -99,7 +104,21 @@ public abstract class LadderConnection : IAsyncDisposable
     /// <summary>Sends application data and waits for what comes back, at most <paramref name="patience"/>.</summary>
     public abstract Task<ExchangeOutcome> ExchangeAsync(TimeSpan patience, CancellationToken cancellation);
 
-    public abstract ValueTask DisposeAsync();
+    /// <summary>
+    /// Whether a socket in the kernel's table is one of a ladder in this process. The agent must leave these alone: a
+    /// keepalive armed on one of them would spoil what it measures.
+    /// </summary>
+    public static bool IsOurs(SocketCookie cookie) => Ours.ContainsKey(cookie);
+
+    /// <summary>Closes the connection. Does not throw when it was lost.</summary>
+    public async ValueTask DisposeAsync()
+    {
+        await CloseAsync();
+        Ours.TryRemove(Socket.Cookie, out _);
+        GC.SuppressFinalize(this);
+    }
+
+    protected abstract ValueTask CloseAsync();
 
     /// <summary>Waits until the last exchange's acknowledgements are through; the idle time counts from there.</summary>
     public async Task SettleAsync(CancellationToken cancellation)

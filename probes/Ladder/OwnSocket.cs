@@ -97,7 +97,7 @@ public sealed class OwnSocket
     public void FireKeepalive()
     {
         Set(Libc.SOL_TCP, Libc.TCP_KEEPINTVL, 1);
-        Set(Libc.SOL_TCP, Libc.TCP_KEEPCNT, 20);
+        Set(Libc.SOL_TCP, Libc.TCP_KEEPCNT, 100);
         Set(Libc.SOL_SOCKET, Libc.SO_KEEPALIVE, 1);
         Set(Libc.SOL_TCP, Libc.TCP_KEEPIDLE, 1);
     }
@@ -112,6 +112,24 @@ public sealed class OwnSocket
         Set(Libc.SOL_TCP, Libc.TCP_KEEPCNT, 20);
         Set(Libc.SOL_TCP, Libc.TCP_KEEPIDLE, seconds);
         Set(Libc.SOL_SOCKET, Libc.SO_KEEPALIVE, 1);
+    }
+
+    /// <summary>The local port; 0 when the socket has been closed.</summary>
+    public int LocalPort
+    {
+        get
+        {
+            Span<byte> address = stackalloc byte[128];
+            return IsCurrent() && Libc.GetSockName(_descriptor, address) >= 4 ? BinaryPrimitives.ReadUInt16BigEndian(address[2..]) : 0;
+        }
+    }
+
+    /// <summary>How many routers what is sent from now on may pass; null: the system's default again.</summary>
+    public void SetHopLimit(int? hops)
+    {
+        // -1 is "the default" for both; the option of the other family fails, and that is all.
+        Set(Libc.IPPROTO_IP, Libc.IP_TTL, hops ?? -1);
+        Set(Libc.IPPROTO_IPV6, Libc.IPV6_UNICAST_HOPS, hops ?? -1);
     }
 
     /// <summary>The socket's pending error (SO_ERROR, an errno), which is cleared by reading it; 0 for none.</summary>

@@ -2,6 +2,7 @@ using System.Globalization;
 using System.Net;
 using System.Net.Sockets;
 using Npgsql;
+using Sidecar.Probes.Namespaces;
 
 namespace Sidecar.Probes.Ladder;
 
@@ -42,12 +43,13 @@ public sealed class PostgreSqlLadderConnection : LadderConnection
     /// <summary>Opens a session and settles.</summary>
     /// <exception cref="NpgsqlException">The server refuses, or does not answer.</exception>
     /// <exception cref="InvalidOperationException">The session's socket could not be told from others to the same server.</exception>
-    public static async Task<PostgreSqlLadderConnection> OpenAsync(string connectionString, IPEndPoint endpoint, CancellationToken cancellation)
+    public static async Task<PostgreSqlLadderConnection> OpenAsync(
+        NetworkNamespace? network, string connectionString, IPEndPoint endpoint, CancellationToken cancellation)
     {
         var session = new NpgsqlConnection(connectionString);
         try
         {
-            var socket = await ConnectAsync(session, endpoint, cancellation);
+            var socket = await ConnectAsync(network, session, endpoint, cancellation);
             var channel = string.Create(CultureInfo.InvariantCulture, $"conn_sidecar_{session.ProcessID}_{Random.Shared.Next():x}");
             var start = (DateTime)(await ScalarAsync(session, "SELECT backend_start FROM pg_stat_activity WHERE pid = pg_backend_pid()", cancellation))!;
             var canListen = await TryListenAsync(session, channel, cancellation);
@@ -144,7 +146,7 @@ public sealed class PostgreSqlLadderConnection : LadderConnection
         }
     }
 
-    public override async ValueTask DisposeAsync()
+    protected override async ValueTask CloseAsync()
     {
         try
         {
@@ -183,13 +185,14 @@ public sealed class PostgreSqlLadderConnection : LadderConnection
         await ((Task)query.ContinueWith(static t => t.Exception, TaskScheduler.Default)).WaitAsync(TimeSpan.FromSeconds(1)).ConfigureAwait(ConfigureAwaitOptions.SuppressThrowing);
     }
 
-    private static async Task<OwnSocket> ConnectAsync(NpgsqlConnection session, IPEndPoint endpoint, CancellationToken cancellation)
+    private static async Task<OwnSocket> ConnectAsync(
+        NetworkNamespace? network, NpgsqlConnection session, IPEndPoint endpoint, CancellationToken cancellation)
     {
         await Opening.WaitAsync(cancellation);
         try
         {
             var known = OwnSocket.ConnectedTo(endpoint).Select(s => s.Cookie).ToHashSet();
-            await session.OpenAsync(cancellation);
+            await OpenInsideAsync(network, session, cancellation);
             var candidates = OwnSocket.ConnectedTo(endpoint).Where(s => !known.Contains(s.Cookie)).ToArray();
             return candidates.Length == 1 ? candidates[0] : await TellApartAsync(session, candidates, cancellation);
         }
@@ -197,6 +200,21 @@ public sealed class PostgreSqlLadderConnection : LadderConnection
         {
             Opening.Release();
         }
+    }
+
+    internal static Task OpenInsideAsync(NetworkNamespace? network, NpgsqlConnection session, CancellationToken cancellation)
+    {
+        if (network is null || network.IsOwn)
+            return session.OpenAsync(cancellation);
+
+        // The blocking way to open makes the socket on the calling thread, which is what setns moves.
+        return Task.Run(
+            () => network.Run(() =>
+            {
+                session.Open();
+                return true;
+            }),
+            cancellation);
     }
 
     private static async Task<bool> TryListenAsync(NpgsqlConnection session, string channel, CancellationToken cancellation)

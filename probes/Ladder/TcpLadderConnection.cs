@@ -1,6 +1,7 @@
 using System.Diagnostics;
 using System.Net;
 using System.Net.Sockets;
+using Sidecar.Probes.Namespaces;
 
 namespace Sidecar.Probes.Ladder;
 
@@ -23,11 +24,13 @@ public sealed class TcpLadderConnection : LadderConnection
     public override bool HasPayload => !_payload.IsEmpty;
 
     /// <summary>Connects and settles.</summary>
+    /// <param name="network">Where the connection is made; null: where this process lives.</param>
     /// <param name="payload">Application data that does no harm, or nothing.</param>
     /// <exception cref="SocketException">No connection within <paramref name="patience"/> (TimedOut), or refused.</exception>
-    public static async Task<TcpLadderConnection> OpenAsync(IPEndPoint endpoint, ReadOnlyMemory<byte> payload, TimeSpan patience, CancellationToken cancellation)
+    public static async Task<TcpLadderConnection> OpenAsync(
+        NetworkNamespace? network, IPEndPoint endpoint, ReadOnlyMemory<byte> payload, TimeSpan patience, CancellationToken cancellation)
     {
-        var socket = await ConnectAsync(endpoint, patience, cancellation);
+        var socket = await ConnectAsync(network, endpoint, patience, cancellation);
         var own = OwnSocket.FromDescriptor((int)socket.Handle);
         if (own is null)
         {
@@ -41,11 +44,11 @@ public sealed class TcpLadderConnection : LadderConnection
     }
 
     /// <summary>Whether a fresh connection can be made within <paramref name="patience"/>. It is closed at once.</summary>
-    public static async Task<bool> CanConnectAsync(IPEndPoint endpoint, TimeSpan patience, CancellationToken cancellation)
+    public static async Task<bool> CanConnectAsync(NetworkNamespace? network, IPEndPoint endpoint, TimeSpan patience, CancellationToken cancellation)
     {
         try
         {
-            using var socket = await ConnectAsync(endpoint, patience, cancellation);
+            using var socket = await ConnectAsync(network, endpoint, patience, cancellation);
             return true;
         }
         catch (SocketException)
@@ -88,7 +91,7 @@ public sealed class TcpLadderConnection : LadderConnection
         }
     }
 
-    public override ValueTask DisposeAsync()
+    protected override ValueTask CloseAsync()
     {
         _socket.Dispose();
         return ValueTask.CompletedTask;
@@ -103,9 +106,10 @@ public sealed class TcpLadderConnection : LadderConnection
         }
     }
 
-    private static async Task<Socket> ConnectAsync(IPEndPoint endpoint, TimeSpan patience, CancellationToken cancellation)
+    private static async Task<Socket> ConnectAsync(NetworkNamespace? network, IPEndPoint endpoint, TimeSpan patience, CancellationToken cancellation)
     {
-        var socket = new Socket(endpoint.AddressFamily, SocketType.Stream, ProtocolType.Tcp) { NoDelay = true };
+        var socket = network?.CreateTcpSocket(endpoint.AddressFamily) ?? new Socket(endpoint.AddressFamily, SocketType.Stream, ProtocolType.Tcp);
+        socket.NoDelay = true;
         try
         {
             using var limit = CancellationTokenSource.CreateLinkedTokenSource(cancellation);

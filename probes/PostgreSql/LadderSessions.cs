@@ -2,6 +2,7 @@ using System.Globalization;
 using System.Net;
 using Npgsql;
 using Sidecar.Probes.Ladder;
+using Sidecar.Probes.Namespaces;
 
 namespace Sidecar.Probes.PostgreSql;
 
@@ -18,13 +19,16 @@ public sealed class LadderSessions
     public const string ApplicationName = "conn-sidecar";
 
     private readonly string _connectionString;
+    private readonly NetworkNamespace? _network;
     private readonly List<(int Process, DateTime Start)> _opened = [];
 
     /// <summary>Prepares; nothing is opened yet.</summary>
+    /// <param name="network">Where the sessions are opened; null: where this process lives.</param>
     /// <param name="dsn">Credentials and database; host and port are replaced by <paramref name="endpoint"/>.</param>
     /// <param name="host">The host as the operator named it, for certificate verification.</param>
-    public LadderSessions(NpgsqlConnectionStringBuilder dsn, string host, IPEndPoint endpoint)
+    public LadderSessions(NetworkNamespace? network, NpgsqlConnectionStringBuilder dsn, string host, IPEndPoint endpoint)
     {
+        _network = network;
         Endpoint = endpoint;
         // Only verify-full compares the name; anything else must reach the address that is being measured.
         var builder = new NpgsqlConnectionStringBuilder(dsn.ConnectionString)
@@ -51,7 +55,7 @@ public sealed class LadderSessions
     /// <exception cref="NpgsqlException">The server refuses, or does not answer.</exception>
     public async Task<PostgreSqlLadderConnection> OpenAsync(CancellationToken cancellation)
     {
-        var session = await PostgreSqlLadderConnection.OpenAsync(_connectionString, Endpoint, cancellation);
+        var session = await PostgreSqlLadderConnection.OpenAsync(_network, _connectionString, Endpoint, cancellation);
         _opened.Add((session.BackendProcess, session.BackendStart));
         return session;
     }
@@ -97,7 +101,7 @@ public sealed class LadderSessions
         try
         {
             await using var session = new NpgsqlConnection(_connectionString);
-            await session.OpenAsync(limit.Token);
+            await PostgreSqlLadderConnection.OpenInsideAsync(_network, session, limit.Token);
             // The process id may belong to somebody else by now: the start time and the name must fit as well.
             const string ours = """
                 FROM pg_stat_activity s JOIN unnest($1::int[], $2::timestamptz[]) AS o(pid, started)

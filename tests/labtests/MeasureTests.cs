@@ -210,3 +210,54 @@ public sealed class MeasureTests(MeasuredPaths paths) : IClassFixture<MeasuredPa
         measured.PayloadRefreshes.ShouldBe(true);
     }
 }
+
+/// <summary>What the ladder does to the server it is pointed at.</summary>
+public sealed class MeasureGuardTests
+{
+    [Fact]
+    public async Task A_server_at_its_connection_limit_gets_no_ladder()
+    {
+        await using var lab = await TestLab.StartAsync(new LabOptions { Workers = 1 });
+        await MeasuredPath.ExecuteAsync(lab, "CREATE ROLE agent LOGIN CONNECTION LIMIT 0", "CREATE ROLE few LOGIN CONNECTION LIMIT 20");
+
+        var full = await MeasuredPath.PostgreSqlAsync(lab, "agent");
+        full.ExitCode.ShouldBe(1);
+        full.Error.ShouldContain("connection limit");
+
+        // 10 % of 20 slots are fewer than a ladder needs; half of them are enough.
+        var few = await MeasuredPath.PostgreSqlAsync(lab, "few");
+        few.ExitCode.ShouldBe(1);
+        few.Error.ShouldContain("the role's connection limit");
+        (await MeasuredPath.SessionsAsync(lab)).ShouldBe(0);
+        var half = await MeasuredPath.PostgreSqlAsync(lab, "few", "--share", "50%", "--max", "4s");
+        half.Connections.ShouldBeLessThanOrEqualTo(10);
+        half.Class.ShouldBe("none-seen");
+        (await MeasuredPath.SessionsAsync(lab)).ShouldBe(0);
+    }
+
+    [Fact]
+    public async Task Interrupted_it_tells_what_it_learnt_and_leaves_nothing_behind()
+    {
+        await using var lab = await TestLab.StartAsync(new LabOptions { IdleTimeout = Wait.Seconds(600), Workers = 1 });
+        using var measure = MeasuredPath.Start(lab);
+        await Wait.UntilAsync("a gap of 4 s is survived", () => measure.Output.Contains("survives 4.0s", StringComparison.Ordinal), Wait.Seconds(60));
+
+        measure.Send(Signal.Interrupt);
+
+        (await measure.WaitForExitAsync(Wait.Seconds(15))).ShouldBe(0);
+        measure.Output.ShouldContain("ended before it was finished");
+        measure.Output.ShouldContain("forgets nothing within");
+        (await MeasuredPath.SessionsAsync(lab)).ShouldBe(0);
+    }
+
+    [Fact]
+    public async Task Without_a_server_it_says_so()
+    {
+        await using var lab = await TestLab.StartAsync(new LabOptions { Servers = false });
+
+        var measured = await MeasuredPath.TcpAsync(lab, 7001);
+
+        measured.ExitCode.ShouldBe(1);
+        measured.Error.ShouldContain("cannot connect");
+    }
+}

@@ -56,13 +56,20 @@ internal static class MeasuredPath
     public static async Task<Measured> TcpAsync(TestLab lab, int port, params IEnumerable<string> arguments) =>
         await RunAsync(lab, $"{lab.Network.DatabaseAddress4}:{port}", arguments);
 
-    public static async Task<Measured> PostgreSqlAsync(TestLab lab, int port = Database.Port, params IEnumerable<string> arguments)
+    public static Task<Measured> PostgreSqlAsync(TestLab lab, int port = Database.Port, params IEnumerable<string> arguments) =>
+        RunAsync(lab, $"{lab.Network.DatabaseAddress4}:{port}", ["--protocol", "postgresql", "--dsn-file", DsnFile(lab, "postgres"), .. arguments]);
+
+    public static Task<Measured> PostgreSqlAsync(TestLab lab, string user, params IEnumerable<string> arguments) =>
+        RunAsync(lab, $"{lab.Network.DatabaseAddress4}:{Database.Port}", ["--protocol", "postgresql", "--dsn-file", DsnFile(lab, user), .. arguments]);
+
+    /// <summary>Starts it for people, to be interrupted.</summary>
+    public static ChildProcess Start(TestLab lab) => ChildProcess.Start(new ChildOptions
     {
-        var dsn = Path.Combine(lab.Directory, $"measure-{Guid.NewGuid():n}.dsn");
-        await File.WriteAllTextAsync(dsn, $"host=elsewhere user=postgres dbname=postgres password={Password}\n");
-        File.SetUnixFileMode(dsn, UnixFileMode.UserRead | UnixFileMode.UserWrite);
-        return await RunAsync(lab, $"{lab.Network.DatabaseAddress4}:{port}", ["--protocol", "postgresql", "--dsn-file", dsn, .. arguments]);
-    }
+        Name = "measure",
+        CommandLine = [AgentProcess.Binary, "measure", $"{lab.Network.DatabaseAddress4}:{Database.Port}", "--protocol", "postgresql", "--dsn-file", DsnFile(lab, "postgres")],
+        Namespace = lab.Network.Worker.Name,
+        Directory = lab.Directory,
+    });
 
     /// <summary>Sessions of the measuring that the server has now.</summary>
     public static async Task<long> SessionsAsync(TestLab lab)
@@ -115,6 +122,14 @@ internal static class MeasuredPath
             await Task.Delay(time);
             socket.Dispose();
         }
+    }
+
+    private static string DsnFile(TestLab lab, string user)
+    {
+        var path = Path.Combine(lab.Directory, $"measure-{Guid.NewGuid():n}.dsn");
+        File.WriteAllText(path, $"host=elsewhere user={user} dbname=postgres password={Password}\n");
+        File.SetUnixFileMode(path, UnixFileMode.UserRead | UnixFileMode.UserWrite);
+        return path;
     }
 
     private static async Task<Measured> RunAsync(TestLab lab, string endpoint, IEnumerable<string> arguments)

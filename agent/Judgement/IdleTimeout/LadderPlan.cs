@@ -30,7 +30,8 @@ internal sealed record LadderSettings
 /// <param name="Id">The runner's number for it.</param>
 /// <param name="Age">How long nothing has moved on it.</param>
 /// <param name="TestedAt">The gap at which it is being tested just now; null while it idles.</param>
-internal readonly record struct Idler(int Id, TimeSpan Age, TimeSpan? TestedAt = null);
+/// <param name="Target">The gap at which the last step wanted it tested, or null.</param>
+internal readonly record struct Idler(int Id, TimeSpan Age, TimeSpan? TestedAt = null, TimeSpan? Target = null);
 
 /// <summary>At which age a connection is to be tested.</summary>
 internal readonly record struct LadderTarget(int Id, TimeSpan Gap);
@@ -143,42 +144,57 @@ internal static class LadderPlan
     {
         var useless = free.Where(i => i.Age >= upper).Select(i => i.Id).ToArray();
         var width = settings.WidthAt(lower);
-        var points = Points(lower, upper, tested, width);
 
         // Late is what a few milliseconds, or a busy host, make of a point: its test still divides the interval.
         var late = width / 4;
-        var able = points.Count == 0 ? [] : free.Where(i => i.Age <= points[^1] + late).ToArray();
-        var living = free.Length - useless.Length + tested.Length;
-
-        // While tests run the bounds are about to move: nothing is opened for what they may say in a moment.
-        var open = tested.Length > 0 ? 0 : Open(Math.Min(Math.Min(points.Count - able.Length, settings.Slots - living), budget), living);
-
-        // With too few connections for all points every so many-th point is taken.
-        var hands = able.Length + open;
-        if (hands < points.Count)
-            points = [.. Enumerable.Range(0, hands).Select(i => points[(int)((i + 0.5) * points.Count / hands)])];
-
-        // The longest gap goes to the oldest that is not past it, and so on down: all are done soonest.
         var targets = new List<LadderTarget>();
-        var next = 0;
-        foreach (var point in points.AsEnumerable().Reverse())
+        var edges = tested.Where(gap => gap > lower && gap < upper).Append(lower).Append(upper).ToList();
+
+        // A target that still divides is kept: its connection is on the way there.
+        foreach (var idler in free)
         {
-            while (next < able.Length && able[next].Age > point + late)
-                next++;
-            if (next == able.Length)
-                break;
-            targets.Add(new LadderTarget(able[next++].Id, point));
+            if (idler.Target is { } target && idler.Age <= target + late && target > lower && target < upper && edges.All(e => (e - target).Duration() > late))
+            {
+                targets.Add(new LadderTarget(idler.Id, target));
+                edges.Add(target);
+            }
         }
 
+        var points = Points(edges, width);
+        var idle = free.Where(i => i.Age < upper && targets.All(t => t.Id != i.Id)).ToArray();
+
+        // Those between the bounds take the next point from their age: what they know is to be had soon.
+        foreach (var idler in idle.Where(i => i.Age > lower))
+        {
+            var next = points.FindIndex(p => p >= idler.Age - late);
+            if (next < 0)
+                continue;
+            targets.Add(new LadderTarget(idler.Id, points[next]));
+            points.RemoveAt(next);
+        }
+
+        var young = idle.Where(i => i.Age <= lower).ToArray();
+        var living = free.Length - useless.Length + tested.Length;
+
+        // While tests run, or are about to, the bounds are about to move: nothing is opened for what they may say soon.
+        var soon = tested.Length > 0 || targets.Any(t => free.Any(i => i.Id == t.Id && t.Gap - i.Age < width));
+        var open = soon ? 0 : Open(Math.Min(Math.Min(points.Count - young.Length, settings.Slots - living), budget), living);
+
+        // The longest gap goes to the oldest, and so on down: all are done soonest. With too few connections for all
+        // points every so many-th point is taken.
+        var hands = young.Length + open;
+        if (hands < points.Count)
+            points = [.. Enumerable.Range(0, hands).Select(i => points[(int)((i + 0.5) * points.Count / hands)])];
+        targets.AddRange(points.AsEnumerable().Reverse().Zip(young, (point, idler) => new LadderTarget(idler.Id, point)));
         return new LadderStep { Finished = false, Targets = targets, Useless = useless, Open = open };
     }
 
-    /// <summary>The gaps that divide what is open between the bounds and the gaps under test into parts narrower than wanted, ascending.</summary>
-    private static List<TimeSpan> Points(TimeSpan lower, TimeSpan upper, TimeSpan[] tested, TimeSpan width)
+    /// <summary>The gaps that divide what lies between the edges into parts narrower than wanted, ascending.</summary>
+    private static List<TimeSpan> Points(List<TimeSpan> edges, TimeSpan width)
     {
-        var edges = tested.Where(gap => gap > lower && gap < upper).Append(lower).Append(upper).Order().ToArray();
+        edges.Sort();
         var points = new List<TimeSpan>();
-        for (var i = 0; i + 1 < edges.Length; i++)
+        for (var i = 0; i + 1 < edges.Count; i++)
         {
             var part = edges[i + 1] - edges[i];
             if (part <= width)

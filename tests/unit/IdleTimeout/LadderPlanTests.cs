@@ -38,6 +38,17 @@ public sealed class LadderPlanTests
         }).Check(Config.QuickThrowOnFailure.WithMaxTest(1000));
 
     [Fact]
+    public void Seven_slots_keep_the_time_too() =>
+        Prop.ForAll(Timeouts(5, 7000), timeout =>
+        {
+            var ladder = new SimulatedLadder(timeout, Settings with { Slots = 7 }).Run();
+
+            ShouldBracket(ladder, timeout);
+            ladder.Elapsed.ShouldBeLessThan(timeout * 3);
+            ladder.Opened.ShouldBeLessThanOrEqualTo(10);
+        }).Check(Config.QuickThrowOnFailure.WithMaxTest(1000));
+
+    [Fact]
     public void Two_slots_are_enough_to_find_any_timeout() =>
         Prop.ForAll(Timeouts(3, 7000), timeout =>
         {

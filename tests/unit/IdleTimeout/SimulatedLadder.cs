@@ -31,7 +31,7 @@ internal sealed class SimulatedLadder(TimeSpan timeout, LadderSettings settings)
             if (steps > 20_000)
                 throw new InvalidOperationException($"no end in sight for T = {timeout}: [{Lower}, {Upper}], {_idlers.Count} idlers");
 
-            var step = LadderPlan.Next(Lower, Upper, [.. _idlers.Select(i => new Idler(i.Key, Elapsed - i.Value.Since, i.Value.TestedAt - i.Value.Since))], Opened, settings);
+            var step = LadderPlan.Next(Lower, Upper, [.. _idlers.Select(i => new Idler(i.Key, Elapsed - i.Value.Since, i.Value.TestedAt - i.Value.Since, i.Value.Target))], Opened, settings);
             if (step.Finished)
                 return this;
 

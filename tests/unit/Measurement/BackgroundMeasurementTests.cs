@@ -1,0 +1,243 @@
+using System.Net;
+using Shouldly;
+using Sidecar.Agent.Configuration;
+using Sidecar.Agent.Judgement.IdleTimeout;
+using Sidecar.Agent.Measurement;
+using Sidecar.UnitTests.Telemetry;
+using Xunit;
+
+namespace Sidecar.UnitTests.Measurement;
+
+public sealed class BackgroundMeasurementTests : IAsyncLifetime, IDisposable
+{
+    private static readonly KeptPathKey Key = new("own", "10.0.1.1", "", "10.0.2.2:7000");
+    private readonly TemporaryDirectory _state = new();
+    private readonly ListLogger _logger = new();
+    private readonly ManualClock _clock = new(Samples.Noon);
+    private readonly List<(MeasurementTarget Target, LadderSettings Settings, Action<Observation> Learnt, TaskCompletionSource<MeasurementReport> End)> _ladders = [];
+    private readonly SemaphoreSlim _begun = new(0);
+    private readonly PathEstimator _estimator = new();
+    private readonly BackgroundMeasurement _background;
+
+    public BackgroundMeasurementTests() =>
+        _background = new BackgroundMeasurement(_state.Path, new BackgroundSettings(), _logger, _clock, (target, settings, _, learnt, stop) =>
+        {
+            var end = new TaskCompletionSource<MeasurementReport>(TaskCreationOptions.RunContinuationsAsynchronously);
+            stop.Register(() => end.TrySetResult(Report(null) with { Interrupted = true }));
+            lock (_ladders)
+                _ladders.Add((target, settings, learnt!, end));
+            _begun.Release();
+            return end.Task;
+        });
+
+    public Task InitializeAsync() => Task.CompletedTask;
+
+    public async Task DisposeAsync() => await _background.DisposeAsync();
+
+    public void Dispose()
+    {
+        _state.Dispose();
+        _begun.Dispose();
+    }
+
+    [Fact]
+    public async Task An_unknown_path_is_measured_and_its_evidence_comes_as_it_is_learnt()
+    {
+        await BeginAsync();
+        _background.Running.ShouldBe(Key);
+
+        _ladders[0].Learnt(Seen(5, GapOutcome.Survived));
+        var news = await TakeAsync();
+        news.Observation!.Value.Gap.ShouldBe(TimeSpan.FromSeconds(5));
+        _background.Running.ShouldBe(Key);
+
+        _ladders[0].End.SetResult(Report(TimeSpan.FromSeconds(21)));
+        (await TakeAsync()).Report!.Upper.ShouldBe(TimeSpan.FromSeconds(21));
+        _background.Running.ShouldBeNull();
+        _background.ClassOf(Key).ShouldBe(PathClass.SilentDrop);
+    }
+
+    [Fact]
+    public async Task One_ladder_runs_at_a_time()
+    {
+        await BeginAsync();
+
+        Offer();
+        Offer(Key with { Destination = "10.0.2.3:7000" });
+
+        _ladders.Count.ShouldBe(1);
+    }
+
+    [Fact]
+    public async Task A_measured_path_rests_until_its_evidence_contradicts_itself()
+    {
+        await FinishAsync();
+        Learn(Seen(19, GapOutcome.Survived), Seen(20, GapOutcome.Lost));
+        _clock.Advance(TimeSpan.FromHours(1));
+        Offer();
+        _ladders.Count.ShouldBe(1);
+
+        Learn(Seen(9, GapOutcome.Lost));
+
+        await BeginAsync();
+        _ladders.Count.ShouldBe(2);
+    }
+
+    [Fact]
+    public async Task A_contradiction_that_does_not_end_is_not_measured_in_a_rush()
+    {
+        await FinishAsync();
+        Learn(Seen(19, GapOutcome.Survived), Seen(9, GapOutcome.Lost));
+        var ladders = 0;
+        for (var minute = 0; minute < 24 * 60; minute++)
+        {
+            _clock.Advance(TimeSpan.FromMinutes(1));
+            Offer();
+            if (_background.Running is null)
+                continue;
+            await _begun.WaitAsync();
+            _ladders[^1].End.SetResult(Report(TimeSpan.FromSeconds(21)));
+            await TakeAsync();
+            ladders++;
+        }
+
+        ladders.ShouldBeInRange(3, 60);
+    }
+
+    [Fact]
+    public async Task A_path_is_measured_again_after_a_day_to_notice_a_longer_timeout()
+    {
+        await FinishAsync();
+        Learn(Seen(19.5, GapOutcome.Survived), Seen(20, GapOutcome.Lost));
+        _clock.Advance(TimeSpan.FromHours(25));
+
+        await BeginAsync();
+
+        _ladders.Count.ShouldBe(2);
+    }
+
+    [Fact]
+    public async Task Good_evidence_from_before_saves_a_ladder()
+    {
+        Learn(Seen(19.5, GapOutcome.Survived), Seen(20, GapOutcome.Lost));
+        _background.Keep(Key, _estimator.Keep());
+        await _background.DisposeAsync();
+        await using var next = new BackgroundMeasurement(_state.Path, new BackgroundSettings(), _logger, _clock, (_, _, _, _, _) => throw new InvalidOperationException("not needed"));
+
+        var kept = new PathEstimator(next.Kept(Key)!);
+        next.Offer(Path(Key) with { Estimate = kept.Estimate(_clock.GetUtcNow()) });
+
+        kept.Estimate(_clock.GetUtcNow()).Upper.ShouldBe(TimeSpan.FromSeconds(20));
+        next.Running.ShouldBeNull();
+    }
+
+    [Fact]
+    public async Task A_failed_ladder_is_told_and_tried_again_later()
+    {
+        await BeginAsync();
+        _ladders[0].End.SetException(new MeasurementException("no slots"));
+        (await TakeAsync()).Report.ShouldBeNull();
+        _logger.Lines.ShouldContain(m => m.Text.Contains("no slots"));
+
+        Offer();
+        _ladders.Count.ShouldBe(1);
+        _clock.Advance(TimeSpan.FromMinutes(2));
+        await BeginAsync();
+    }
+
+    [Fact]
+    public async Task The_end_of_the_agent_ends_the_ladder()
+    {
+        await BeginAsync();
+
+        await _background.DisposeAsync();
+
+        _ladders[0].End.Task.IsCompleted.ShouldBeTrue();
+    }
+
+    public static TheoryData<string> Refusals => ["inbound", "built-in", "no-dsn", "mysql", "declared"];
+
+    [Theory]
+    [MemberData(nameof(Refusals))]
+    public void What_may_do_harm_or_needs_no_measuring_gets_no_ladder(string why)
+    {
+        var path = Path(Key);
+        path = why switch
+        {
+            "inbound" => path with { Upstream = path.Upstream with { Direction = UpstreamDirection.Inbound } },
+            "built-in" => path with { Upstream = path.Upstream with { IsBuiltIn = true } },
+            "no-dsn" => path with { Upstream = path.Upstream with { Protocol = UpstreamProtocol.PostgreSql } },
+            "mysql" => path with { Endpoint = new IPEndPoint(IPAddress.Parse("10.0.2.2"), 3306) },
+            _ => path with { Upstream = path.Upstream with { IdleTimeout = new IdleTimeoutSetting(IdleTimeoutSource.Declared, TimeSpan.FromSeconds(9)) } },
+        };
+
+        _background.Offer(path);
+        _background.Offer(path);
+
+        _background.Running.ShouldBeNull();
+        _logger.Lines.Count.ShouldBe(why == "declared" ? 0 : 1);
+    }
+
+    private async Task BeginAsync()
+    {
+        Offer();
+        (await _begun.WaitAsync(TimeSpan.FromSeconds(10))).ShouldBeTrue();
+    }
+
+    private async Task FinishAsync()
+    {
+        await BeginAsync();
+        _ladders[0].End.SetResult(Report(TimeSpan.FromSeconds(20)));
+        await TakeAsync();
+    }
+
+    private void Offer(KeptPathKey? key = null) => _background.Offer(Path(key ?? Key) with { Estimate = _estimator.Estimate(_clock.GetUtcNow()) });
+
+    private void Learn(params Observation[] observations)
+    {
+        foreach (var observation in observations)
+            _estimator.Add(observation);
+    }
+
+    private async Task<MeasurementNews> TakeAsync()
+    {
+        using var limit = new CancellationTokenSource(TimeSpan.FromSeconds(10));
+        MeasurementNews news;
+        while (!_background.TryTake(out news))
+            await Task.Delay(5, limit.Token);
+
+        // The task that ran the ladder ends just after its last message.
+        await Task.Delay(5, limit.Token);
+        return news;
+    }
+
+    private Observation Seen(double seconds, GapOutcome outcome) => new(TimeSpan.FromSeconds(seconds), outcome, _clock.GetUtcNow(), EvidenceSource.Ladder);
+
+    private static PathToMeasure Path(KeptPathKey key) => new()
+    {
+        Key = key,
+        Upstream = new UpstreamSection { Name = "orders", Endpoints = [new EndpointPattern("10.0.2.2:7000", null, null, 7000)] },
+        Endpoint = new IPEndPoint(IPAddress.Parse("10.0.2.2"), 7000),
+        Estimate = IdleTimeoutEstimate.Unknown,
+    };
+
+    internal static MeasurementReport Report(TimeSpan? upper) => new()
+    {
+        Endpoint = "10.0.2.2:7000",
+        Lower = TimeSpan.FromSeconds(19.5),
+        Upper = upper,
+        Class = upper is null ? PathClass.NoneSeen : PathClass.SilentDrop,
+        Elapsed = TimeSpan.FromSeconds(30),
+        ConnectionsUsed = 17,
+        FreshConnects = 2,
+        KeepaliveRefreshes = true,
+        PayloadRefreshes = null,
+        ServerFirstPasses = null,
+        Hop = null,
+        PeerKeepalive = null,
+        Interrupted = false,
+        Gaps = [new TriedGap(TimeSpan.FromSeconds(2.5), true), new TriedGap(TimeSpan.FromSeconds(19.5), true), new TriedGap(TimeSpan.FromSeconds(20.3), false)],
+        Observations = [],
+        Notes = [],
+    };
+}
