@@ -52,9 +52,9 @@ public sealed class DoctorTests
     public async Task Without_any_privilege_it_still_answers()
     {
         await using var lab = await TestLab.StartAsync(new LabOptions { Workers = 1 });
-        var agent = await lab.StartAgentAsync(new AgentOptions { Keepalive = true, User = "nobody" });
+        var agent = await lab.StartAgentAsync(new AgentOptions { Keepalive = true, User = "www-data" });
 
-        var doctor = await agent.RunUnderAsync(["setpriv", "--reuid", "nobody", "--clear-groups", "--"], "doctor");
+        var doctor = await agent.RunUnderAsync(["setpriv", "--reuid", "www-data", "--clear-groups", "--"], "doctor");
 
         doctor.ExitCode.ShouldBe(1, doctor.Output + doctor.Error);
         doctor.Output.ShouldContain("CAP_NET_ADMIN is missing");
