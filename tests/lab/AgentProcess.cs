@@ -66,10 +66,12 @@ public sealed class AgentProcess
     private readonly TestLab lab;
     private readonly string configurationFile;
     private readonly string runtimeDirectory;
+    private readonly string binary;
 
-    private AgentProcess(TestLab lab, ChildProcess process, string configuration, string runtimeDirectory)
+    private AgentProcess(TestLab lab, ChildProcess process, string binary, string configuration, string runtimeDirectory)
     {
         this.lab = lab;
+        this.binary = binary;
         Process = process;
         configurationFile = configuration;
         this.runtimeDirectory = runtimeDirectory;
@@ -100,8 +102,11 @@ public sealed class AgentProcess
     }
 
     /// <summary>Runs another command of the agent with the same configuration, on the same host.</summary>
-    public Task<CommandResult> RunAsync(params IEnumerable<string> arguments) =>
-        lab.Network.Worker.TryRunAsync([Binary, .. arguments, "--config", configurationFile]);
+    public Task<CommandResult> RunAsync(params IEnumerable<string> arguments) => RunUnderAsync([], arguments);
+
+    /// <summary>The same, started by another program, such as one that takes rights away.</summary>
+    public Task<CommandResult> RunUnderAsync(IEnumerable<string> starter, params IEnumerable<string> arguments) =>
+        lab.Network.Worker.TryRunAsync([.. starter, binary, .. arguments, "--config", configurationFile]);
 
     /// <summary>What the running agent sees.</summary>
     public async Task<IReadOnlyList<AgentConnection>> StatusAsync()
@@ -178,12 +183,12 @@ public sealed class AgentProcess
             }
         }
 
-        var binary = Binary;
+        var program = Binary;
         if (options.User is not null)
         {
             // The source tree may be out of that user's reach.
-            binary = Path.Combine(directory, "conn-sidecar");
-            File.Copy(Binary, binary);
+            program = Path.Combine(directory, "conn-sidecar");
+            File.Copy(Binary, program);
         }
 
         var configuration = Path.Combine(directory, "conn-sidecar.conf");
@@ -192,13 +197,13 @@ public sealed class AgentProcess
         var process = ChildProcess.Start(new ChildOptions
         {
             Name = name,
-            CommandLine = [binary, "run", "--config", configuration],
+            CommandLine = [program, "run", "--config", configuration],
             Namespace = lab.Network.Worker.Name,
             User = options.User,
             WithoutCapabilities = options.WithoutCapabilities,
             Directory = directory,
         });
-        return new AgentProcess(lab, process, configuration, run);
+        return new AgentProcess(lab, process, program, configuration, run);
     }
 
     private static string ConfigurationText(TestLab lab, AgentOptions options, string state, string run)
