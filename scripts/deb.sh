@@ -39,10 +39,13 @@ rm -rf out/deb
 mkdir -p "$stage"
 cp -R packaging/deb/. "$stage/"
 install -m 0755 out/conn-sidecar "$stage/conn-sidecar"
-if [ -f README.md ]; then
-  cp README.md "$stage/"
-  echo README.md > "$stage/debian/conn-sidecar.docs"
-fi
+# What operators read, and the pages that the alerts point at.
+for page in README.md docs/metrics.md docs/http.md docs/journal.md docs/runbook; do
+  if [ -e "$page" ]; then
+    cp -R "$page" "$stage/"
+    basename "$page" >> "$stage/debian/conn-sidecar.docs"
+  fi
+done
 
 log="out/deb/build.log"
 if ! (cd "$stage" && dpkg-buildpackage --build=binary --no-sign --no-check-builddeps >"../build.log" 2>&1); then

@@ -7,11 +7,11 @@
 set -eu
 
 # The lab: namespaces and router, PostgreSQL 15, uWSGI with a psycopg2 application, setpriv and capsh; and what else
-# stands between workers and back-ends: gunicorn, pgbouncer, redis, HAProxy.
+# stands between workers and back-ends: gunicorn, pgbouncer, redis, HAProxy; and Prometheus with promtool, which watches.
 lab="iproute2 nftables conntrack procps util-linux libcap2-bin postgresql-15 uwsgi-core uwsgi-plugin-python3 python3-psycopg2"
-lab="$lab gunicorn pgbouncer redis-server python3-redis haproxy"
+lab="$lab gunicorn pgbouncer redis-server python3-redis haproxy prometheus"
 # The package: its build, its lint, and a Debian root to install it in.
-deb="debhelper devscripts fakeroot lintian debootstrap systemd-container prometheus"
+deb="debhelper devscripts fakeroot lintian debootstrap systemd-container"
 # The benchmarks: the lab, a C compiler for the minimal dump that the sweep is compared with, and what else it is compared with.
 bench="$lab gcc libc6-dev prometheus-node-exporter"
 
@@ -61,7 +61,7 @@ put_back() {
 }
 trap put_back EXIT
 
-# pgbouncer and redis-server start services of their own; the lab starts what it needs, and the host keeps its ports.
+# pgbouncer, redis-server and prometheus start services of their own; the lab starts what it needs, and the host keeps its ports.
 if [ ! -e /usr/sbin/policy-rc.d ]; then
   policy=/usr/sbin/policy-rc.d
   printf '#!/bin/sh\nexit 101\n' | $as_root tee "$policy" >/dev/null

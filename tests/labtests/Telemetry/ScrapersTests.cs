@@ -44,7 +44,9 @@ public sealed class ScrapersTests(ITestOutputHelper output)
         output.WriteLine($"median                                 {Seconds(Median(quiet))}   {Seconds(Median(crowded))}");
         output.WriteLine($"scrapes served meanwhile: {scrapes}");
         scrapes.ShouldBeGreaterThan(Scrapers * Rescues);
-        Median(crowded).ShouldBeLessThan(Median(quiet) + Wait.Seconds(0.5));
+
+        // A rescue comes with the first or the second timeout that is conclusive, 0.85 s apart, by chance and not by load.
+        Median(crowded).ShouldBeLessThan(Median(quiet) + Wait.Seconds(1));
         crowded.ShouldAllBe(time => time < Wait.Seconds(3.5));
         blackout.NoWorkerDied();
     }
@@ -52,13 +54,13 @@ public sealed class ScrapersTests(ITestOutputHelper output)
     /// <summary>Waits until the router has forgotten the sleeper, wakes it, and measures until its worker is free.</summary>
     private static async Task<TimeSpan> RescueAsync(Blackout blackout)
     {
-        // The last rescue left it without a connection: its next request makes one.
-        var worker = blackout.Lab.Web.WorkerCount;
-        (await blackout.Lab.Web.GetAsync(worker).WaitAsync(Wait.Seconds(20))).Error.ShouldBeNull();
         await Blackout.WaitUntilForgottenAsync(blackout.Lab, blackout.SleeperPid);
         var sleeper = blackout.Client.WakeSleeper();
         (await SteadyClient.EndsWithinAsync(sleeper, Wait.Seconds(30))).ShouldBeTrue(blackout.RequireAgent().Process.Output);
         sleeper.Error.ShouldBe("OperationalError: could not receive data from server: Software caused connection abort");
+
+        // The rescue left it without a connection: its next request makes one, for the next rescue.
+        (await blackout.Lab.Web.GetAsync(blackout.Lab.Web.WorkerCount).WaitAsync(Wait.Seconds(20))).Error.ShouldBeNull();
         return sleeper.Latency!.Value;
     }
 
