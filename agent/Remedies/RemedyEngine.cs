@@ -89,6 +89,7 @@ internal sealed class RemedyEngine : IDisposable
             _brakes[upstream.Name].Update(upstream.Tally.Silent, upstream.Tally.Total);
         }
 
+        _armer.BeginPass();
         foreach (var connection in judged)
         {
             switch (connection.Judged.Verdict)
@@ -107,7 +108,8 @@ internal sealed class RemedyEngine : IDisposable
             _armer.Consider(connection, now);
         }
 
-        _ledger.Save(now);
+        _armer.EndPass();
+        _ledger.Save(all, now);
         _progress.Prune(now);
 
         FollowOutages(all);
@@ -135,7 +137,7 @@ internal sealed class RemedyEngine : IDisposable
     public void Stop(IReadOnlyCollection<TrackedConnection> all, TimeSpan now)
     {
         _armer.PutBack(all);
-        _ledger.Save(now, atOnce: true);
+        _ledger.Save(all, now, atOnce: true);
     }
 
     public void Dispose()
