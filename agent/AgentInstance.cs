@@ -3,7 +3,6 @@ using Sidecar.Agent.Configuration;
 using Sidecar.Agent.Control;
 using Sidecar.Agent.Telemetry;
 using Sidecar.Agent.Telemetry.Systemd;
-using Sidecar.Agent.Tracking;
 
 namespace Sidecar.Agent;
 
@@ -57,7 +56,8 @@ internal sealed class AgentInstance : IAsyncDisposable
     /// <summary>Completes when the first look is done.</summary>
     public Task FirstLook => _firstLook.Task;
 
-    public AgentSnapshot? Snapshot => _loop.Snapshot;
+    /// <summary>Connections that are watched.</summary>
+    public int Watched => _loop.Watched;
 
     /// <summary>Begins to work.</summary>
     /// <exception cref="ControlException">Another agent serves the runtime directory.</exception>

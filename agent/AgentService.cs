@@ -82,7 +82,7 @@ internal sealed class AgentService(
     }
 
     private static string Summary(SidecarConfiguration inForce, AgentInstance instance) =>
-        $"mode {(inForce.Agent.Mode == AgentMode.Observe ? "observe" : "protect")}, {inForce.Upstreams.Count} upstreams, {instance.Snapshot?.Connections.Count ?? 0} connections watched";
+        $"mode {(inForce.Agent.Mode == AgentMode.Observe ? "observe" : "protect")}, {inForce.Upstreams.Count} upstreams, {instance.Watched} connections watched";
 
     private async Task<AgentInstance> StartAsync(SidecarConfiguration next, CancellationToken stoppingToken)
     {

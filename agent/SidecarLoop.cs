@@ -22,8 +22,12 @@ internal sealed class SidecarLoop : IDisposable
     private static readonly TimeSpan NameRefresh = TimeSpan.FromSeconds(30);
 
     private const int AlwaysDescribed = 500;
-    private static readonly TimeSpan DescribeEvery = TimeSpan.FromSeconds(5);
-    private static readonly TimeSpan DescribeAfterAsking = TimeSpan.FromSeconds(10);
+
+    /// <summary>Who asks for a description waits for it no longer than this.</summary>
+    private static readonly TimeSpan DescribeWithin = TimeSpan.FromSeconds(2);
+
+    /// <summary>A description that nobody has asked for since takes up room for this long.</summary>
+    private static readonly TimeSpan KeepDescription = TimeSpan.FromSeconds(30);
 
     /// <summary>Short looks at more connections than this would no longer be short; the others wait for the full look.</summary>
     private const int MostInterests = 512;
@@ -44,10 +48,15 @@ internal sealed class SidecarLoop : IDisposable
     private readonly SelfCheck _selfCheck;
     private readonly AutoResetEvent _wake = new(false);
     private readonly List<TrackedConnection> _looked = [];
+    private readonly List<TrackedConnection> _interests = [];
+    private readonly List<TrackedConnection> _ownerless = [];
     private readonly CancellationTokenSource _stopping = new();
     private volatile AgentSnapshot? _snapshot;
-    private long _askedAt;
-    private TimeSpan _describedAt = TimeSpan.MinValue;
+    private volatile bool _isAsked;
+    private volatile TaskCompletionSource _nextDescription = new(TaskCreationOptions.RunContinuationsAsynchronously);
+    private long _scans;
+    private TimeSpan _describedAt;
+    private TimeSpan _toldAt;
     private TimeSpan _lookTook;
     private TimeSpan _nextScan;
     private TimeSpan _nextNamespaces;
@@ -80,18 +89,31 @@ internal sealed class SidecarLoop : IDisposable
         _nextScan = clock();
     }
 
-    /// <summary>The last look that was described; null before the first. Asking keeps descriptions coming at every look.</summary>
+    /// <summary>
+    /// The last look in words; null before the first. Describing ten thousand connections costs more than looking at them,
+    /// so on a large host it is done for those who ask: they wait for the loop's next turn, two seconds at most.
+    /// </summary>
     public AgentSnapshot? Snapshot
     {
         get
         {
-            Volatile.Write(ref _askedAt, _clock().Ticks);
+            var next = _nextDescription.Task;
+            if (HasLooked && _snapshot?.Scan != Volatile.Read(ref _scans))
+            {
+                _isAsked = true;
+                _wake.Set();
+                next.Wait(DescribeWithin);
+            }
+
             return _snapshot;
         }
     }
 
     /// <summary>Whether the first look is done.</summary>
-    public bool HasLooked => _snapshot is not null;
+    public bool HasLooked => Volatile.Read(ref _scans) > 0;
+
+    /// <summary>Connections that are watched.</summary>
+    public int Watched { get; private set; }
 
     /// <summary>When the loop last turned, monotonic.</summary>
     public TimeSpan LastTurn { get; private set; }
@@ -149,7 +171,7 @@ internal sealed class SidecarLoop : IDisposable
             _nextScan = _clock();
             Observe(_clock(), out _);
             CollectProbes(_clock());
-            JudgeLooked();
+            JudgeLooked(full: true);
             if (_clock() > until || !_connections.All.Any(connection => connection.Judged.Reason == Reason.RetransmittingPathUnknown && connection.Path!.IsRunning))
             {
                 break;
@@ -158,8 +180,7 @@ internal sealed class SidecarLoop : IDisposable
             _wake.WaitOne(ShortLook);
         }
 
-        Publish(_clock(), _clock() - began);
-        return _snapshot!;
+        return Describe(_clock(), _clock() - began, inWords: true);
     }
 
     /// <summary>One full turn now, however soon after the last one; for benchmarks.</summary>
@@ -189,6 +210,11 @@ internal sealed class SidecarLoop : IDisposable
         var full = Observe(started, out var gone);
         foreach (var connection in gone)
         {
+            if (!full)
+            {
+                connection.Upstream.Tally.Remove(connection.Judged.Verdict);
+            }
+
             _remedies?.NoteGone(connection, started);
             _owners.Forget(connection.Last.Inode);
         }
@@ -206,10 +232,11 @@ internal sealed class SidecarLoop : IDisposable
         }
 
         CollectProbes(observed);
-        JudgeLooked();
-        _remedies?.Consider(_looked, _connections.All, late, _clock(), Probe);
+        JudgeLooked(full);
+        _remedies?.Consider(_looked, _connections.All, _upstreams, late, _clock(), Probe);
         LastTurn = _clock();
         IsFollowing = _remedies?.IsFollowing == true;
+        CollectInterests();
         if (full && _sessions is not null)
         {
             _sessions.Attend(_connections.All);
@@ -219,31 +246,48 @@ internal sealed class SidecarLoop : IDisposable
             }
         }
 
-        if ((full && IsDescriptionDue(LastTurn)) || (LastTurn - _describedAt >= TimeSpan.FromMilliseconds(500) && _looked.Any(connection => connection.Judged.Verdict is Verdict.Stuck or Verdict.Outage)))
-        {
-            _describedAt = LastTurn;
-            Publish(LastTurn, observed - started);
-        }
-
+        Tell(full, observed - started);
         if (full)
         {
+            Watched = _connections.All.Count;
+            Volatile.Write(ref _scans, _connections.Scans);
             _metrics.Scanned(observed - started, _connections.LastScanSockets, DateTimeOffset.UtcNow);
         }
     }
 
-    /// <summary>
-    /// Describing ten thousand connections in words costs more than looking at them, so on a large host it is done for
-    /// those who ask, and every few seconds for the gauges.
-    /// </summary>
-    private bool IsDescriptionDue(TimeSpan now) =>
-        _connections.All.Count <= AlwaysDescribed || _snapshot is null || now - _describedAt >= DescribeEvery
-        || now - TimeSpan.FromTicks(Volatile.Read(ref _askedAt)) < DescribeAfterAsking;
+    /// <summary>The gauges at every full look, and soon when something is stuck; words where there are few, or somebody asks.</summary>
+    private void Tell(bool full, TimeSpan took)
+    {
+        var now = LastTurn;
+        var asked = _isAsked;
+        if (!full && !asked && (now - _toldAt < TimeSpan.FromMilliseconds(500) || !_upstreams.Any(upstream => upstream.Tally.Of(Verdict.Stuck) + upstream.Tally.Of(Verdict.Outage) > 0)))
+        {
+            return;
+        }
+
+        _toldAt = now;
+        var inWords = asked || _connections.All.Count <= AlwaysDescribed;
+        var snapshot = Describe(now, took, inWords);
+        _metrics.Publish(snapshot, _upstreams);
+        _lastProblem = null;
+        if (inWords)
+        {
+            _isAsked = false;
+            _describedAt = now;
+            _snapshot = snapshot;
+            Interlocked.Exchange(ref _nextDescription, new TaskCompletionSource(TaskCreationOptions.RunContinuationsAsynchronously)).SetResult();
+        }
+        else if (now - _describedAt > KeepDescription)
+        {
+            _snapshot = null;
+        }
+    }
 
     /// <summary>When the next look is due.</summary>
     private TimeSpan Next()
     {
         var now = _clock();
-        var busy = _remedies?.IsFollowing == true || _connections.All.Any(connection => connection.IsOfInterest);
+        var busy = _remedies?.IsFollowing == true || _interests.Count > 0;
         var next = busy && now + ShortLook < _nextScan ? now + ShortLook : _nextScan;
         return next < now ? now : next;
     }
@@ -284,14 +328,51 @@ internal sealed class SidecarLoop : IDisposable
         }
 
         _looked.AddRange(_connections.All);
-        _owners.Resolve(_looked.Select(connection => connection.Last.Inode), now);
+        FindOwners(now);
         return true;
+    }
+
+    /// <summary>Looks for the owners of new connections; those that were found once are asked for only when one was lost.</summary>
+    private void FindOwners(TimeSpan now)
+    {
+        _ownerless.Clear();
+        foreach (var connection in _looked)
+        {
+            if (connection.OwnerVersion != _owners.Version)
+            {
+                _ownerless.Add(connection);
+            }
+        }
+
+        if (_ownerless.Count == 0)
+        {
+            return;
+        }
+
+        _owners.Resolve(_ownerless.Select(connection => connection.Last.Inode), now);
+        foreach (var connection in _ownerless)
+        {
+            connection.OwnerVersion = _owners.IsKnown(connection.Last.Inode) ? _owners.Version : 0;
+        }
+    }
+
+    /// <summary>Which connections the short looks until the next full one are for.</summary>
+    private void CollectInterests()
+    {
+        _interests.Clear();
+        foreach (var connection in _looked)
+        {
+            if (connection.IsOfInterest && !connection.IsGone && _interests.Count < MostInterests)
+            {
+                _interests.Add(connection);
+            }
+        }
     }
 
     private List<TrackedConnection> LookAtInterests()
     {
         var gone = new List<TrackedConnection>();
-        foreach (var connection in _connections.All.Where(connection => connection.IsOfInterest).Take(MostInterests).ToList())
+        foreach (var connection in _interests)
         {
             if (_namespaces.Find(connection.NamespaceInode) is not { } network)
             {
@@ -337,13 +418,32 @@ internal sealed class SidecarLoop : IDisposable
         }
     }
 
-    private void JudgeLooked()
+    private void JudgeLooked(bool full)
     {
+        if (full)
+        {
+            foreach (var upstream in _upstreams)
+            {
+                upstream.Tally.Clear();
+            }
+        }
+
+        var utcNow = DateTimeOffset.UtcNow;
         foreach (var connection in _looked)
         {
-            if (connection.Assess(DateTimeOffset.UtcNow))
+            var before = connection.Judged.Verdict;
+            if (connection.Assess(utcNow))
             {
                 Probe(connection);
+            }
+
+            if (full)
+            {
+                connection.Upstream.Tally.Add(connection);
+            }
+            else
+            {
+                connection.Upstream.Tally.Move(before, connection.Judged.Verdict);
             }
         }
     }
@@ -377,12 +477,19 @@ internal sealed class SidecarLoop : IDisposable
         }
     }
 
-    private void Publish(TimeSpan now, TimeSpan duration)
+    private AgentSnapshot Describe(TimeSpan now, TimeSpan duration, bool inWords)
     {
-        var connections = new List<ConnectionStatus>(_connections.All.Count);
-        foreach (var connection in _connections.All)
+        // Those that are silent are always told of: the metrics count for how long.
+        var connections = new List<ConnectionStatus>(inWords ? _connections.All.Count : 0);
+        if (inWords || _upstreams.Any(upstream => upstream.Tally.Silent > 0))
         {
-            connections.Add(Status(connection, now));
+            foreach (var connection in _connections.All)
+            {
+                if (inWords || connection.Judged.Verdict is Verdict.Suspect or Verdict.Stuck or Verdict.Outage)
+                {
+                    connections.Add(Status(connection, now));
+                }
+            }
         }
 
         var limitations = new List<string>(_selfCheck.Limitations);
@@ -407,7 +514,7 @@ internal sealed class SidecarLoop : IDisposable
             limitations.Add(last);
         }
 
-        var snapshot = new AgentSnapshot
+        return new AgentSnapshot
         {
             Time = DateTimeOffset.UtcNow,
             Scan = _connections.Scans,
@@ -418,9 +525,6 @@ internal sealed class SidecarLoop : IDisposable
             Workers = _workers.Look(_connections.All, now),
             Limitations = limitations,
         };
-        _metrics.Publish(snapshot);
-        _snapshot = snapshot;
-        _lastProblem = null;
     }
 
     private ConnectionStatus Status(TrackedConnection connection, TimeSpan now)

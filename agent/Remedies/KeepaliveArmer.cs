@@ -22,7 +22,27 @@ internal sealed class KeepaliveArmer(ProcessReader processes, OwnerTable owners,
     /// <summary>Time between two nudges of a test: longer than any round trip worth the name.</summary>
     private static readonly TimeSpan NudgeSpacing = TimeSpan.FromMilliseconds(250);
 
+    /// <summary>
+    /// Arming ten thousand connections takes a third of a second; no look spends more than this on it, so that the next one
+    /// comes in time. The others are armed then.
+    /// </summary>
+    private static readonly TimeSpan MostPerPass = TimeSpan.FromMilliseconds(400);
+
     private bool _refusalTold;
+    private TimeSpan _passEnds;
+
+    // The process whose connections are being changed: connections of one process follow one another.
+    private ProcessHandle? _process;
+
+    /// <summary>Begins a pass over the connections of one look.</summary>
+    public void BeginPass() => _passEnds = teller.Now + MostPerPass;
+
+    /// <summary>Ends it: no process is held on to between looks.</summary>
+    public void EndPass()
+    {
+        _process?.Dispose();
+        _process = null;
+    }
 
     /// <summary>Looks after one connection; cheap when there is nothing to do.</summary>
     public void Consider(TrackedConnection connection, TimeSpan now)
@@ -65,10 +85,17 @@ internal sealed class KeepaliveArmer(ProcessReader processes, OwnerTable owners,
                 Restore(connection, protection);
             }
         }
+
+        EndPass();
     }
 
     private void Arm(TrackedConnection connection, Protection? protection, TimeSpan? bound, TimeSpan now)
     {
+        if (teller.Now > _passEnds)
+        {
+            return;
+        }
+
         var section = connection.Upstream.Section;
         var owner = owners.Find(connection.Last.Inode);
         if (owner.First is null || protection?.IsApplications == true)
@@ -115,7 +142,7 @@ internal sealed class KeepaliveArmer(ProcessReader processes, OwnerTable owners,
         var next = known ?? new Protection { Original = before };
         next.IsApplications = applicationsOwn;
         next.Bound = bound;
-        next.NextLook = now + Review;
+        next.NextLook = now + Spread(connection);
         connection.Protection = next;
         if (after is not { } set)
         {
@@ -123,7 +150,7 @@ internal sealed class KeepaliveArmer(ProcessReader processes, OwnerTable owners,
         }
 
         next.Armed = set;
-        ledger.Note(connection, next);
+        ledger.NoteChange();
 
         // With more idle time behind it than the new TCP_KEEPIDLE, the kernel sends a probe at once: a test before use.
         if (now - connection.LastMoved >= set.Idle && connection.Judged.Verdict is Verdict.Aging or Verdict.Expired or Verdict.Healthy)
@@ -131,6 +158,9 @@ internal sealed class KeepaliveArmer(ProcessReader processes, OwnerTable owners,
             StartTest(connection, next, now);
         }
     }
+
+    /// <summary>Connections that were armed in one look are not all reviewed in one look.</summary>
+    private static TimeSpan Spread(TrackedConnection connection) => Review * (0.75 + (connection.Key.Cookie.Value % 64 / 128.0));
 
     /// <summary>Options that an earlier run of the agent left on this socket.</summary>
     private Protection? Recall(TrackedConnection connection) => ledger.Find(connection) is { } entry
@@ -255,14 +285,18 @@ internal sealed class KeepaliveArmer(ProcessReader processes, OwnerTable owners,
     {
         before = default;
         after = null;
-        using var process = ProcessHandle.TryOpen(owner.First!.Identity, processes, out var failure);
-        if (process is null)
+        if (_process?.Identity != owner.First!.Identity)
         {
-            return failure == HandleFailure.Gone ? TouchResult.Gone : TouchResult.Failed;
+            _process?.Dispose();
+            _process = ProcessHandle.TryOpen(owner.First.Identity, processes, out var failure);
+            if (_process is null)
+            {
+                return failure == HandleFailure.Gone ? TouchResult.Gone : TouchResult.Failed;
+            }
         }
 
         var result = ForeignSocket.TryChange(
-            process,
+            _process,
             owner.Descriptor,
             connection.Key.Cookie,
             options => decide(From(options)) is { } wanted ? To(wanted) : null,

@@ -1,3 +1,4 @@
+using System.Diagnostics;
 using System.Text.Json;
 using System.Text.Json.Serialization;
 using Microsoft.Extensions.Logging;
@@ -34,13 +35,18 @@ internal sealed class KeepaliveLedger
     private const string FileName = "keepalives.json";
     private static readonly TimeSpan WriteEvery = TimeSpan.FromSeconds(5);
 
+    /// <summary>A connection of an earlier run that has not been seen for so long since the start has closed meanwhile.</summary>
+    private static readonly TimeSpan ForgetUnseenAfter = TimeSpan.FromMinutes(10);
+
+    // Entries of an earlier run whose connections have not been taken over yet.
+
     private readonly string _path;
     private readonly string _bootId;
     private readonly Action<LogLevel, string> _log;
-    private readonly Dictionary<(ulong Namespace, ulong Cookie), KeepaliveEntry> _entries = [];
+    private readonly Dictionary<(ulong Namespace, ulong Cookie), KeepaliveEntry> _recalled = [];
     private bool _dirty;
     private bool _failed;
-    private TimeSpan _written = TimeSpan.MinValue;
+    private TimeSpan _nextWrite;
 
     public KeepaliveLedger(string stateDirectory, Action<LogLevel, string> log)
     {
@@ -50,35 +56,37 @@ internal sealed class KeepaliveLedger
         Load();
     }
 
+    /// <summary>What an earlier run of the agent set on this connection; null where it set nothing.</summary>
     public KeepaliveEntry? Find(TrackedConnection connection) =>
-        _entries.GetValueOrDefault((connection.NamespaceInode, connection.Key.Cookie.Value));
+        _recalled.GetValueOrDefault((connection.NamespaceInode, connection.Key.Cookie.Value));
 
-    public void Note(TrackedConnection connection, Protection protection)
-    {
-        _entries[(connection.NamespaceInode, connection.Key.Cookie.Value)] = new KeepaliveEntry(
-            connection.NamespaceInode, connection.Key.Cookie.Value, $"{connection.Key.Local} -> {connection.Key.Peer}", protection.Original!.Value, protection.Armed!.Value);
-        _dirty = true;
-    }
+    /// <summary>Options of a connection were set; they are read from its <see cref="Protection"/> when it is time to write.</summary>
+    public void NoteChange() => _dirty = true;
 
+    /// <summary>A connection has gone.</summary>
     public void Forget(TrackedConnection connection) =>
-        _dirty |= _entries.Remove((connection.NamespaceInode, connection.Key.Cookie.Value));
+        _dirty |= _recalled.Remove((connection.NamespaceInode, connection.Key.Cookie.Value)) || IsOurs(connection, out _, out _);
 
     /// <summary>Writes what has changed, when it is time. Never throws.</summary>
+    /// <param name="all">All watched connections.</param>
     /// <param name="now">Monotonic time.</param>
     /// <param name="atOnce">Does not wait: the agent ends.</param>
-    public void Save(TimeSpan now, bool atOnce = false)
+    public void Save(IReadOnlyCollection<TrackedConnection> all, TimeSpan now, bool atOnce = false)
     {
-        if (!_dirty || (!atOnce && _written != TimeSpan.MinValue && now - _written < WriteEvery))
+        if (!_dirty || (!atOnce && now < _nextWrite))
         {
             return;
         }
 
-        _written = now;
+        var began = Stopwatch.GetTimestamp();
         try
         {
-            var file = new KeepaliveFile(_bootId, [.. _entries.Values]);
             var temporary = _path + ".new";
-            File.WriteAllBytes(temporary, JsonSerializer.SerializeToUtf8Bytes(file, KeepaliveJson.Default.KeepaliveFile));
+            using (var stream = new FileStream(temporary, FileMode.Create, FileAccess.Write))
+            {
+                Write(stream, all, now);
+            }
+
             File.Move(temporary, _path, overwrite: true);
             _dirty = false;
             _failed = false;
@@ -92,6 +100,60 @@ internal sealed class KeepaliveLedger
 
             _failed = true;
         }
+
+        // The file of a hundred thousand connections takes its time; no more than a hundredth is spent on it.
+        var took = Stopwatch.GetElapsedTime(began) * 100;
+        _nextWrite = now + (took > WriteEvery ? took : WriteEvery);
+    }
+
+    private void Write(Stream stream, IReadOnlyCollection<TrackedConnection> all, TimeSpan now)
+    {
+        using var writer = new Utf8JsonWriter(stream);
+        writer.WriteStartObject();
+        writer.WriteString("boot_id"u8, _bootId);
+        writer.WriteStartArray("sockets"u8);
+        foreach (var connection in all)
+        {
+            if (IsOurs(connection, out var original, out var armed))
+            {
+                _recalled.Remove((connection.NamespaceInode, connection.Key.Cookie.Value));
+                Write(writer, new KeepaliveEntry(connection.NamespaceInode, connection.Key.Cookie.Value, $"{connection.Key.Local} -> {connection.Key.Peer}", original, armed));
+            }
+        }
+
+        if (now > ForgetUnseenAfter)
+        {
+            _recalled.Clear();
+        }
+
+        foreach (var entry in _recalled.Values)
+        {
+            Write(writer, entry);
+        }
+
+        writer.WriteEndArray();
+        writer.WriteEndObject();
+    }
+
+    private static void Write(Utf8JsonWriter writer, KeepaliveEntry entry)
+    {
+        JsonSerializer.Serialize(writer, entry, KeepaliveJson.Default.KeepaliveEntry);
+        if (writer.BytesPending > 64 * 1024)
+        {
+            writer.Flush();
+        }
+    }
+
+    private static bool IsOurs(TrackedConnection connection, out KeepaliveSettings original, out KeepaliveSettings armed)
+    {
+        if (connection.Protection is { IsForTestOnly: false, Original: { } before, Armed: { } after })
+        {
+            (original, armed) = (before, after);
+            return true;
+        }
+
+        (original, armed) = (default, default);
+        return false;
     }
 
     private void Load()
@@ -103,7 +165,8 @@ internal sealed class KeepaliveLedger
                 return;
             }
 
-            var file = JsonSerializer.Deserialize(File.ReadAllBytes(_path), KeepaliveJson.Default.KeepaliveFile);
+            using var stream = File.OpenRead(_path);
+            var file = JsonSerializer.Deserialize(stream, KeepaliveJson.Default.KeepaliveFile);
             if (file is null || file.BootId != _bootId || file.Sockets is null)
             {
                 return;
@@ -111,7 +174,7 @@ internal sealed class KeepaliveLedger
 
             foreach (var entry in file.Sockets)
             {
-                _entries[(entry.Namespace, entry.Cookie)] = entry;
+                _recalled[(entry.Namespace, entry.Cookie)] = entry;
             }
         }
         catch (JsonException e)

@@ -1,3 +1,4 @@
+using Sidecar.Agent.Tracking;
 using Sidecar.Probes;
 using Sidecar.Probes.Namespaces;
 using Sidecar.Probes.Processes;
@@ -42,8 +43,7 @@ internal static class ProgressProbe
 
         try
         {
-            network.Diagnostics.Dump(2, AllStates, [], withInfo: true, Visit);
-            network.Diagnostics.Dump(10, AllStates, [], withInfo: true, Visit);
+            network.Diagnostics.Dump(AllStates, [], withInfo: true, Visit);
             return moved;
         }
         catch (KernelException)
@@ -53,10 +53,10 @@ internal static class ProgressProbe
     }
 
     /// <summary>Whether one other connection of the process shows that the process wrote or read within the time of the silence.</summary>
-    internal static bool Shows(in SocketObservation socket, TimeSpan silence) => Age(socket) < silence - Margin;
+    internal static bool Shows(in SocketObservation socket, TimeSpan silence) => Age(new KeptObservation(socket)) < silence - Margin;
 
     /// <summary>How long before the observation the process last wrote to, or read from, the connection; null where that cannot be told.</summary>
-    internal static TimeSpan? Age(in SocketObservation socket)
+    internal static TimeSpan? Age(in KeptObservation socket)
     {
         var info = socket.Info;
         if (!info.IsPresent)

@@ -1,3 +1,4 @@
+using System.Collections.Concurrent;
 using Sidecar.Agent.Judgement;
 
 namespace Sidecar.Agent.Remedies;
@@ -5,11 +6,25 @@ namespace Sidecar.Agent.Remedies;
 /// <summary>What is remembered of one connection's keepalive options.</summary>
 public sealed class Protection
 {
+    // The options of a hundred thousand connections are a handful of values: each is kept once, in a box.
+    private const int MostShared = 1024;
+    private static readonly ConcurrentDictionary<KeepaliveSettings, object> Shared = new();
+    private readonly object? _original;
+    private object? _armed;
+
     /// <summary>As the application left them; null where they could not be read.</summary>
-    public KeepaliveSettings? Original { get; init; }
+    public KeepaliveSettings? Original
+    {
+        get => (KeepaliveSettings?)_original;
+        init => _original = Share(value);
+    }
 
     /// <summary>As the agent set them; null where it left them alone.</summary>
-    public KeepaliveSettings? Armed { get; set; }
+    public KeepaliveSettings? Armed
+    {
+        get => (KeepaliveSettings?)_armed;
+        set => _armed = Share(value);
+    }
 
     /// <summary>The bound they were made for; when it moves, they follow.</summary>
     public TimeSpan? Bound { get; set; }
@@ -34,4 +49,9 @@ public sealed class Protection
 
     /// <summary>Set for the test only (keepalive = off) and to be put back to <see cref="Original"/> afterwards.</summary>
     public bool IsForTestOnly { get; set; }
+
+    private static object? Share(KeepaliveSettings? settings) =>
+        settings is not { } value ? null
+        : Shared.TryGetValue(value, out var box) || Shared.Count >= MostShared ? box ?? value
+        : Shared.GetOrAdd(value, value);
 }

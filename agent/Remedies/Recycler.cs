@@ -62,7 +62,7 @@ public static class Recycler
     }
 
     /// <summary>Whether the socket is still as dead as it was judged.</summary>
-    internal static bool IsAsJudged(in TcpInfo judged, in SocketObservation present) =>
+    internal static bool IsAsJudged(in KeptInfo judged, in SocketObservation present) =>
         present.State == TcpState.Established && present.Info.SegmentsIn == judged.SegmentsIn && present.Info.BytesAcked == judged.BytesAcked
         && (judged.Unacked > 0
             ? present.Info.Unacked > 0

@@ -78,12 +78,18 @@ internal sealed class RemedyEngine : IDisposable
     /// <summary>Considers every connection that a look has judged, then follows actions in progress.</summary>
     /// <param name="judged">The connections of the look.</param>
     /// <param name="all">All watched connections, for what they have in common.</param>
+    /// <param name="upstreams">All upstreams, their connections counted.</param>
     /// <param name="late">The look came late (guardrail 4).</param>
     /// <param name="now">Monotonic time.</param>
     /// <param name="probe">Asks for a fresh connection.</param>
-    public void Consider(IEnumerable<TrackedConnection> judged, IReadOnlyCollection<TrackedConnection> all, bool late, TimeSpan now, Action<TrackedConnection> probe)
+    public void Consider(IEnumerable<TrackedConnection> judged, IReadOnlyCollection<TrackedConnection> all, IReadOnlyList<Upstream> upstreams, bool late, TimeSpan now, Action<TrackedConnection> probe)
     {
-        UpdateBrakes(all);
+        foreach (var upstream in upstreams)
+        {
+            _brakes[upstream.Name].Update(upstream.Tally.Silent, upstream.Tally.Total);
+        }
+
+        _armer.BeginPass();
         foreach (var connection in judged)
         {
             switch (connection.Judged.Verdict)
@@ -102,7 +108,8 @@ internal sealed class RemedyEngine : IDisposable
             _armer.Consider(connection, now);
         }
 
-        _ledger.Save(now);
+        _armer.EndPass();
+        _ledger.Save(all, now);
         _progress.Prune(now);
 
         FollowOutages(all);
@@ -130,7 +137,7 @@ internal sealed class RemedyEngine : IDisposable
     public void Stop(IReadOnlyCollection<TrackedConnection> all, TimeSpan now)
     {
         _armer.PutBack(all);
-        _ledger.Save(now, atOnce: true);
+        _ledger.Save(all, now, atOnce: true);
     }
 
     public void Dispose()
@@ -138,25 +145,6 @@ internal sealed class RemedyEngine : IDisposable
         foreach (var group in _groups.Values)
         {
             group.InProgress?.Worker.Dispose();
-        }
-    }
-
-    private void UpdateBrakes(IReadOnlyCollection<TrackedConnection> all)
-    {
-        foreach (var (name, brake) in _brakes)
-        {
-            var silent = 0;
-            var total = 0;
-            foreach (var connection in all)
-            {
-                if (connection.Upstream.Name == name)
-                {
-                    total++;
-                    silent += connection.Judged.Verdict is Verdict.Suspect or Verdict.Stuck or Verdict.Outage ? 1 : 0;
-                }
-            }
-
-            brake.Update(silent, total);
         }
     }
 

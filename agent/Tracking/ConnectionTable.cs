@@ -21,9 +21,16 @@ public sealed class ConnectionTable
     private readonly SocketVisitor _visitor;
     private readonly List<TrackedConnection> _gone = [];
     private readonly HashSet<ulong> _failed = [];
+
+    // The kernel dumps its table in much the same order each time, so the connection behind the last one is guessed and
+    // looked up only where the guess was wrong.
+    private List<TrackedConnection> _order = [];
+    private List<TrackedConnection> _newOrder = [];
+    private int _guess;
     private byte[] _filter = [];
     private ulong _namespace;
     private TimeSpan _now;
+    private DateTimeOffset _utcNow;
     private long _scan;
 
     public ConnectionTable(IReadOnlyList<Upstream> upstreams, PathTable paths)
@@ -62,6 +69,8 @@ public sealed class ConnectionTable
         LastProblem = null;
         _scan++;
         LastScanSockets = 0;
+        _newOrder.Clear();
+        _guess = 0;
         if (_filter.Length == 0)
         {
             return _gone; // no address is known yet: nothing is watched
@@ -73,9 +82,8 @@ public sealed class ConnectionTable
             try
             {
                 _now = clock();
-                LastScanSockets += network.Diagnostics.Dump(Interop.IPv4, SockDiagClient.StatesOfConnections, _filter, withInfo: true, _visitor).Sockets;
-                _now = clock();
-                LastScanSockets += network.Diagnostics.Dump(Interop.IPv6, SockDiagClient.StatesOfConnections, _filter, withInfo: true, _visitor).Sockets;
+                _utcNow = DateTimeOffset.UtcNow;
+                LastScanSockets += network.Diagnostics.Dump(SockDiagClient.StatesOfConnections, _filter, withInfo: true, _visitor).Sockets;
             }
             catch (KernelException e)
             {
@@ -83,6 +91,12 @@ public sealed class ConnectionTable
                 _failed.Add(network.Inode);
                 LastProblem = $"{network.Name}: {e.Message}";
             }
+        }
+
+        (_order, _newOrder) = (_newOrder, _order);
+        if (_order.Count == _connections.Count)
+        {
+            return _gone; // all were seen
         }
 
         foreach (var connection in _connections.Values)
@@ -120,7 +134,11 @@ public sealed class ConnectionTable
     }
 
     /// <summary>Takes a connection out: it was destroyed.</summary>
-    public void Remove(TrackedConnection connection) => _connections.Remove((connection.NamespaceInode, connection.Key.Cookie));
+    public void Remove(TrackedConnection connection)
+    {
+        connection.IsGone = true;
+        _connections.Remove((connection.NamespaceInode, connection.Key.Cookie));
+    }
 
     private void Visit(in SocketObservation socket)
     {
@@ -129,7 +147,13 @@ public sealed class ConnectionTable
             return;
         }
 
-        if (!_connections.TryGetValue((_namespace, socket.Cookie), out var connection))
+        TrackedConnection? connection;
+        if (_guess < _order.Count && _order[_guess] is var guessed && guessed.Key.Cookie == socket.Cookie && guessed.NamespaceInode == _namespace
+            && guessed.LastScan != _scan && !guessed.IsGone)
+        {
+            connection = guessed;
+        }
+        else if (!_connections.TryGetValue((_namespace, socket.Cookie), out connection))
         {
             if (FindUpstream(socket) is not { } upstream)
             {
@@ -141,8 +165,20 @@ public sealed class ConnectionTable
             _connections.Add((_namespace, socket.Cookie), connection);
         }
 
+        if (connection.LastScan == _scan)
+        {
+            return; // twice in one dump: the table was re-ordered under it
+        }
+
+        if (connection.Place >= 0)
+        {
+            _guess = connection.Place + 1;
+        }
+
+        connection.Place = _newOrder.Count;
+        _newOrder.Add(connection);
         connection.LastScan = _scan;
-        Take(connection, socket, _now, DateTimeOffset.UtcNow);
+        Take(connection, socket, _now, _utcNow);
     }
 
     /// <summary>One look at one connection, of which its path learns too.</summary>
@@ -179,11 +215,5 @@ public sealed class ConnectionTable
         }
 
         return null;
-    }
-
-    private static class Interop
-    {
-        internal const int IPv4 = 2;
-        internal const int IPv6 = 10;
     }
 }

@@ -14,6 +14,11 @@ public sealed class NamespaceTable : IDisposable
     private readonly Dictionary<ulong, NetworkNamespace> _open = [];
     private readonly HashSet<ulong> _refused = [];
 
+    // Every process and the namespace it was last seen in. Processes rarely move, so all of them are looked at only now and then.
+    private Dictionary<int, ulong> _processesSeen = [];
+    private int _refreshes;
+    private const int AllEvery = 6;
+
     /// <summary>Opens the agent's own namespace.</summary>
     /// <exception cref="KernelException">sock_diag cannot be had: the agent cannot work.</exception>
     public NamespaceTable(ProcessReader processes)
@@ -40,9 +45,14 @@ public sealed class NamespaceTable : IDisposable
     public void Refresh()
     {
         var seen = new Dictionary<ulong, int>();
-        foreach (var pid in _processes.ReadPids())
+        var before = _refreshes++ % AllEvery == 0 ? [] : _processesSeen;
+        var pids = _processes.ReadPids();
+        _processesSeen = new Dictionary<int, ulong>(pids.Count);
+        foreach (var pid in pids)
         {
-            var inode = _processes.ReadNetworkNamespace(pid);
+            // 0 is looked at again: it could not be read, or the process was about to end.
+            var inode = before.TryGetValue(pid, out var known) && known != 0 ? known : _processes.ReadNetworkNamespace(pid);
+            _processesSeen[pid] = inode;
             if (inode != 0)
             {
                 seen.TryAdd(inode, pid);
@@ -51,9 +61,9 @@ public sealed class NamespaceTable : IDisposable
 
         foreach (var (inode, pid) in seen)
         {
-            if (_open.ContainsKey(inode))
+            if (_open.ContainsKey(inode) || _processes.ReadNetworkNamespace(pid) != inode)
             {
-                continue;
+                continue; // open already, or the process is not there any more; another may be, at the next refresh
             }
 
             try

@@ -42,6 +42,9 @@ public sealed class OwnerTable(ProcessReader processes, IReadOnlyList<WorkersSec
     private readonly WorkerMatcher _matcher = new(workers);
     private TimeSpan _nextWalk = TimeSpan.MinValue;
 
+    /// <summary>Grows whenever an owner that was known may no longer be the owner; never 0.</summary>
+    public int Version { get; private set; } = 1;
+
     /// <summary>Processes whose descriptors could not be listed in the last walk.</summary>
     public int Unreadable => _owners.Unreadable;
 
@@ -54,7 +57,7 @@ public sealed class OwnerTable(ProcessReader processes, IReadOnlyList<WorkersSec
         List<uint>? wanted = null;
         foreach (var inode in inodes)
         {
-            if (inode != 0 && _owners.Find(inode).Count == 0 && (!_unknown.TryGetValue(inode, out var retry) || now >= retry.Next))
+            if (inode != 0 && !_owners.IsKnown(inode) && (!_unknown.TryGetValue(inode, out var retry) || now >= retry.Next))
             {
                 (wanted ??= []).Add(inode);
             }
@@ -66,12 +69,12 @@ public sealed class OwnerTable(ProcessReader processes, IReadOnlyList<WorkersSec
         }
 
         _owners.Resolve(wanted, _infos.Keys.Select(identity => identity.Pid));
-        var missing = wanted.Where(inode => _owners.Find(inode).Count == 0).ToList();
+        var missing = wanted.Where(inode => !_owners.IsKnown(inode)).ToList();
         if (missing.Count > 0)
         {
             if (now < _nextWalk)
             {
-                wanted.RemoveAll(missing.Contains); // not looked for yet, so not unknown either
+                wanted.RemoveAll(inode => !_owners.IsKnown(inode)); // not looked for yet, so not unknown either
             }
             else
             {
@@ -82,8 +85,7 @@ public sealed class OwnerTable(ProcessReader processes, IReadOnlyList<WorkersSec
 
         foreach (var inode in wanted)
         {
-            var found = _owners.Find(inode);
-            if (found.Count == 0)
+            if (!_owners.IsKnown(inode))
             {
                 var wait = _unknown.TryGetValue(inode, out var retry) ? retry.Wait * 2 : TimeSpan.FromSeconds(1);
                 wait = wait > LongestRetry ? LongestRetry : wait;
@@ -92,7 +94,7 @@ public sealed class OwnerTable(ProcessReader processes, IReadOnlyList<WorkersSec
             }
 
             _unknown.Remove(inode);
-            foreach (var owner in found)
+            foreach (var owner in _owners.Find(inode))
             {
                 Describe(owner.Process);
             }
@@ -102,18 +104,18 @@ public sealed class OwnerTable(ProcessReader processes, IReadOnlyList<WorkersSec
     /// <summary>The owners as last found.</summary>
     public Ownership Find(uint inode)
     {
-        var owners = _owners.Find(inode);
-        if (owners.Count == 0 || !_infos.TryGetValue(owners[0].Process, out var info))
+        if (!_owners.TryFind(inode, out var first, out var count) || !_infos.TryGetValue(first.Process, out var info))
         {
             return default;
         }
 
-        return new Ownership(info, owners[0].Descriptor, owners.Count);
+        return new Ownership(info, first.Descriptor, count);
     }
 
     /// <summary>Looks at one socket's owners anew, so that nothing is done on grounds of an old walk.</summary>
     public Ownership Refresh(uint inode)
     {
+        Version++;
         _owners.Resolve([inode]);
         foreach (var owner in _owners.Find(inode))
         {
@@ -123,19 +125,32 @@ public sealed class OwnerTable(ProcessReader processes, IReadOnlyList<WorkersSec
         return Find(inode);
     }
 
+    /// <summary>Whether the owner of a socket is known.</summary>
+    internal bool IsKnown(uint inode) => _owners.IsKnown(inode);
+
     /// <summary>Forgets a socket that has gone.</summary>
     public void Forget(uint inode)
     {
+        Version++;
         _owners.Forget(inode);
         _unknown.Remove(inode);
     }
 
-    /// <summary>Drops what is remembered of processes that have ended.</summary>
+    /// <summary>
+    /// Drops what is remembered of processes that have ended. Sockets of theirs that are still there have been inherited by
+    /// another process, which is looked for.
+    /// </summary>
     public void Prune()
     {
-        foreach (var identity in _infos.Keys.Where(identity => !processes.IsAlive(identity)).ToList())
+        var ended = _infos.Keys.Where(identity => !processes.IsAlive(identity)).ToHashSet();
+        foreach (var identity in ended)
         {
             _infos.Remove(identity);
+        }
+
+        if (ended.Count > 0 && _owners.ForgetAll(ended))
+        {
+            Version++;
         }
     }
 

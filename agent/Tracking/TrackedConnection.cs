@@ -20,13 +20,7 @@ public sealed class TrackedConnection(SocketKey key, Upstream upstream, ulong na
     private static readonly TimeSpan ShortestInterest = TimeSpan.FromMilliseconds(200);
     private static readonly TimeSpan LongestInterest = TimeSpan.FromSeconds(20);
 
-    // Counters as of the last look.
-    private uint _segmentsIn;
-    private uint _segmentsOut;
-    private ulong _bytesAcked;
-    private uint _totalRetransmissions;
-    private ulong _busyMicroseconds;
-    private uint _unacknowledged;
+    private KeptObservation _last;
     private bool _seen;
     private TimeSpan _lastHeard;
 
@@ -52,14 +46,23 @@ public sealed class TrackedConnection(SocketKey key, Upstream upstream, ulong na
 
     public TimeSpan FirstSeen { get; } = firstSeen;
 
-    /// <summary>The observation of the last look.</summary>
-    public SocketObservation Last { get; private set; }
+    /// <summary>What is kept of the observation of the last look.</summary>
+    public ref readonly KeptObservation Last => ref _last;
 
     /// <summary>When it was made, monotonic.</summary>
     public TimeSpan LastLook { get; private set; }
 
     /// <summary>Number of the last full look that saw it.</summary>
     public long LastScan { get; set; }
+
+    /// <summary>Its place in the last full look, a hint for the next one; -1 before the first.</summary>
+    internal int Place { get; set; } = -1;
+
+    /// <summary>Whether it has left the table.</summary>
+    internal bool IsGone { get; set; }
+
+    /// <summary><see cref="OwnerTable.Version"/> when its owner was last known; 0 while it is not.</summary>
+    internal int OwnerVersion { get; set; }
 
     /// <summary>When segments last moved in either direction, monotonic; may lie before the agent's start.</summary>
     public TimeSpan LastMoved { get; private set; }
@@ -97,7 +100,7 @@ public sealed class TrackedConnection(SocketKey key, Upstream upstream, ulong na
     public TimeSpan? SilenceStart => (_stall ?? _probing)?.Start;
 
     /// <summary>bytes_acked at the last look: unchanged means that nothing of ours got through since.</summary>
-    public ulong BytesAcknowledged => _bytesAcked;
+    public ulong BytesAcknowledged => _last.Info.BytesAcked;
 
     /// <summary>
     /// Takes one observation.
@@ -106,12 +109,12 @@ public sealed class TrackedConnection(SocketKey key, Upstream upstream, ulong na
     public PathLesson Update(in SocketObservation socket, TimeSpan now)
     {
         var info = socket.Info;
-        var moved = !_seen || info.SegmentsIn != _segmentsIn || info.SegmentsOut != _segmentsOut;
-        var answered = !_seen || info.SegmentsIn != _segmentsIn || info.BytesAcked != _bytesAcked;
+        var moved = !_seen || info.SegmentsIn != _last.Info.SegmentsIn || info.SegmentsOut != _last.Info.SegmentsOut;
+        var answered = !_seen || info.SegmentsIn != _last.Info.SegmentsIn || info.BytesAcked != _last.Info.BytesAcked;
         var movedBefore = LastMoved;
         var silentSince = answered && Last.Info.Retransmits > 0 ? _stall?.Start : null;
         var heardBefore = _lastHeard;
-        if (!_seen || info.SegmentsIn != _segmentsIn)
+        if (!_seen || info.SegmentsIn != _last.Info.SegmentsIn)
         {
             _lastHeard = HeardAt(info, now);
         }
@@ -129,14 +132,14 @@ public sealed class TrackedConnection(SocketKey key, Upstream upstream, ulong na
         {
             _stall = BeginStall(info, now, heardBefore);
         }
-        else if (info.TotalRetransmissions != _totalRetransmissions)
+        else if (info.TotalRetransmissions != _last.Info.TotalRetransmissions)
         {
             _stall.Retransmitted(now - Milliseconds(info.LastDataSentMilliseconds));
         }
 
         UpdateProbing(socket, now, answered);
         var lesson = new PathLesson { SilentSince = silentSince };
-        if (_seen && socket.Info.SegmentsIn != _segmentsIn)
+        if (_seen && socket.Info.SegmentsIn != _last.Info.SegmentsIn)
         {
             // Something came back after a rest: the path survived at least the rest that the last look had seen.
             lesson = lesson with { Survived = Positive(LastLook - movedBefore) };
@@ -160,14 +163,8 @@ public sealed class TrackedConnection(SocketKey key, Upstream upstream, ulong na
             _decidedOut = info.DataSegmentsOut;
         }
 
-        _segmentsIn = info.SegmentsIn;
-        _segmentsOut = info.SegmentsOut;
-        _bytesAcked = info.BytesAcked;
-        _totalRetransmissions = info.TotalRetransmissions;
-        _busyMicroseconds = info.BusyMicroseconds;
-        _unacknowledged = info.Unacked;
         _seen = true;
-        Last = socket;
+        _last = new KeptObservation(socket);
         LastLook = now;
         return lesson;
     }
@@ -321,17 +318,17 @@ public sealed class TrackedConnection(SocketKey key, Upstream upstream, ulong na
         var lastAck = now - Milliseconds(info.LastAckReceivedMilliseconds);
         TimeSpan start;
         uint retransmissionsAtStart;
-        if (_seen && _unacknowledged == 0 && _totalRetransmissions == info.TotalRetransmissions)
+        if (_seen && _last.Info.Unacked == 0 && _last.Info.TotalRetransmissions == info.TotalRetransmissions)
         {
             start = now - Milliseconds(info.LastDataSentMilliseconds);
             retransmissionsAtStart = info.TotalRetransmissions;
         }
-        else if (_seen && _unacknowledged == 0)
+        else if (_seen && _last.Info.Unacked == 0)
         {
             // Retransmitted already. The kernel's busy clock has run since the first send (and through exchanges
             // answered since the last look, which ended at the last acknowledgement).
-            start = now - Microseconds(info.BusyMicroseconds > _busyMicroseconds ? info.BusyMicroseconds - _busyMicroseconds : 0);
-            retransmissionsAtStart = _totalRetransmissions;
+            start = now - Microseconds(info.BusyMicroseconds > _last.Info.BusyMicroseconds ? info.BusyMicroseconds - _last.Info.BusyMicroseconds : 0);
+            retransmissionsAtStart = _last.Info.TotalRetransmissions;
         }
         else
         {

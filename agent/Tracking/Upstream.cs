@@ -26,6 +26,9 @@ public sealed class Upstream
 
     public UpstreamSection Section => _section;
 
+    /// <summary>Its connections by verdict, as last judged.</summary>
+    public UpstreamTally Tally { get; } = new();
+
     /// <summary>The conditions in force, for the kernel's filter and for <see cref="Matches"/>.</summary>
     public IEnumerable<FilterCondition> Conditions => _conditions.SelectMany(list => list);
 

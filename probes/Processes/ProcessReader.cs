@@ -1,5 +1,4 @@
 using System.Buffers.Text;
-using System.Globalization;
 using System.Text;
 using Microsoft.Win32.SafeHandles;
 
@@ -229,21 +228,7 @@ public sealed class ProcessReader
     public List<int> ReadPids()
     {
         var pids = new List<int>(256);
-        try
-        {
-            foreach (var path in Directory.EnumerateDirectories(_root))
-            {
-                if (int.TryParse(Path.GetFileName(path.AsSpan()), NumberStyles.None, CultureInfo.InvariantCulture, out var pid))
-                {
-                    pids.Add(pid);
-                }
-            }
-        }
-        catch (Exception e) when (e is IOException or UnauthorizedAccessException)
-        {
-            // proc gone mid-walk: what was read so far is what there is
-        }
-
+        Interop.Libc.VisitNumbers(_root, (pid, _, _) => pids.Add(pid));
         return pids;
     }
 
@@ -251,32 +236,15 @@ public sealed class ProcessReader
     /// Visits the sockets a process holds: descriptor number and inode. False when its descriptors may not be listed
     /// (CAP_DAC_READ_SEARCH, CAP_SYS_PTRACE) or it has gone.
     /// </summary>
-    public bool TryVisitSockets(int pid, Action<int, uint> visit)
+    public bool TryVisitSockets(int pid, Action<int, uint> visit) => Interop.Libc.VisitNumbers($"{_root}/{pid}/fd", (fd, directory, name) =>
     {
-        try
+        Span<byte> link = stackalloc byte[64];
+        var length = Interop.Libc.ReadLinkAt(directory, name, link);
+        if (length > 0 && ParseBracketed(link[..length], "socket:["u8) is var inode and not 0)
         {
-            Span<byte> link = stackalloc byte[64];
-            foreach (var path in Directory.EnumerateFileSystemEntries($"{_root}/{pid}/fd"))
-            {
-                if (!int.TryParse(Path.GetFileName(path.AsSpan()), NumberStyles.None, CultureInfo.InvariantCulture, out var fd))
-                {
-                    continue;
-                }
-
-                var length = Interop.Libc.ReadLink(path, link);
-                if (length > 0 && ParseBracketed(link[..length], "socket:["u8) is var inode and not 0)
-                {
-                    visit(fd, (uint)inode);
-                }
-            }
-
-            return true;
+            visit(fd, (uint)inode);
         }
-        catch (Exception e) when (e is IOException or UnauthorizedAccessException)
-        {
-            return false;
-        }
-    }
+    });
 
     /// <summary>True while descriptor <paramref name="fd"/> of the process is the socket with that inode.</summary>
     public bool HoldsSocket(int pid, int fd, uint inode)

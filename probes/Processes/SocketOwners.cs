@@ -11,16 +11,54 @@ public readonly record struct SocketOwner(ProcessIdentity Process, int Descripto
 /// </summary>
 public sealed class SocketOwners(ProcessReader processes)
 {
-    private readonly Dictionary<uint, List<SocketOwner>> _owners = [];
-    private readonly HashSet<uint> _wanted = [];
+    private readonly Dictionary<uint, SocketOwner> _first = [];
+
+    // Sockets that were inherited over fork: their further owners.
+    private readonly Dictionary<uint, List<SocketOwner>> _further = [];
 
     /// <summary>Processes whose descriptors could not be listed in the last walk.</summary>
     public int Unreadable { get; private set; }
 
-    /// <summary>Owners as last found; empty where none are known.</summary>
-    public IReadOnlyList<SocketOwner> Find(uint inode) => _owners.TryGetValue(inode, out var list) ? list : [];
+    /// <summary>The owner that was found first, and how many there are; false where none is known.</summary>
+    public bool TryFind(uint inode, out SocketOwner first, out int count)
+    {
+        count = 0;
+        if (!_first.TryGetValue(inode, out first))
+        {
+            return false;
+        }
 
-    public void Forget(uint inode) => _owners.Remove(inode);
+        count = _further.Count > 0 && _further.TryGetValue(inode, out var more) ? 1 + more.Count : 1;
+        return true;
+    }
+
+    public bool IsKnown(uint inode) => _first.ContainsKey(inode);
+
+    /// <summary>Owners as last found; empty where none are known.</summary>
+    public IEnumerable<SocketOwner> Find(uint inode)
+    {
+        if (!_first.TryGetValue(inode, out var first))
+        {
+            return [];
+        }
+
+        return _further.TryGetValue(inode, out var more) ? [first, .. more] : [first];
+    }
+
+    public void Forget(uint inode)
+    {
+        _first.Remove(inode);
+        _further.Remove(inode);
+    }
+
+    /// <summary>Forgets the sockets of processes that have ended; true where there were any. Another process may hold them still.</summary>
+    public bool ForgetAll(IReadOnlySet<ProcessIdentity> ended)
+    {
+        var inodes = _first.Where(pair => ended.Contains(pair.Value.Process)).Select(pair => pair.Key)
+            .Concat(_further.Where(pair => pair.Value.Exists(owner => ended.Contains(owner.Process))).Select(pair => pair.Key)).ToList();
+        inodes.ForEach(Forget);
+        return inodes.Count > 0;
+    }
 
     /// <summary>
     /// Walks all processes once and notes who holds each of <paramref name="inodes"/>. A socket inherited over fork has
@@ -30,17 +68,16 @@ public sealed class SocketOwners(ProcessReader processes)
     /// <param name="among">Processes to look at; null for all there are.</param>
     public void Resolve(IEnumerable<uint> inodes, IEnumerable<int>? among = null)
     {
-        _wanted.Clear();
+        var wanted = new HashSet<uint>();
         foreach (var inode in inodes)
         {
-            if (inode != 0)
+            if (inode != 0 && wanted.Add(inode))
             {
-                _wanted.Add(inode);
-                _owners.Remove(inode);
+                Forget(inode);
             }
         }
 
-        if (_wanted.Count == 0)
+        if (wanted.Count == 0)
         {
             return;
         }
@@ -51,7 +88,7 @@ public sealed class SocketOwners(ProcessReader processes)
             List<(int Fd, uint Inode)>? held = null;
             if (!processes.TryVisitSockets(pid, (fd, inode) =>
             {
-                if (_wanted.Contains(inode))
+                if (wanted.Contains(inode))
                 {
                     (held ??= []).Add((fd, inode));
                 }
@@ -69,14 +106,20 @@ public sealed class SocketOwners(ProcessReader processes)
 
             foreach (var (fd, inode) in held)
             {
-                if (!_owners.TryGetValue(inode, out var list))
+                var owner = new SocketOwner(stat.Identity, fd);
+                if (_first.TryAdd(inode, owner) || _first[inode].Process.Pid == pid)
                 {
-                    _owners[inode] = list = new List<SocketOwner>(1);
+                    continue;
                 }
 
-                if (list.Count == 0 || list[^1].Process.Pid != pid)
+                if (!_further.TryGetValue(inode, out var more))
                 {
-                    list.Add(new SocketOwner(stat.Identity, fd));
+                    _further[inode] = more = new List<SocketOwner>(1);
+                }
+
+                if (more.Count == 0 || more[^1].Process.Pid != pid)
+                {
+                    more.Add(owner);
                 }
             }
         }

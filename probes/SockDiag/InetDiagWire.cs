@@ -11,11 +11,14 @@ internal static class InetDiagWire
 {
     internal const int NetlinkHeaderSize = 16;
     internal const int RequestSize = 56;
+    private const int DumpRequestSize = 60;
+    internal const int MaximumDumpSize = NetlinkHeaderSize + DumpRequestSize + AttributeHeaderSize + SocketFilter.MaximumLength;
     internal const int MessageSize = 72;
     private const int AttributeHeaderSize = 4;
 
     internal const ushort NLMSG_ERROR = 2;
     internal const ushort NLMSG_DONE = 3;
+    internal const ushort TCPDIAG_GETSOCK = 18;
     internal const ushort SOCK_DIAG_BY_FAMILY = 20;
     internal const ushort SOCK_DESTROY = 21;
 
@@ -30,20 +33,22 @@ internal static class InetDiagWire
     /// <summary>ext has one bit per attribute: 1 &lt;&lt; (attribute - 1).</summary>
     internal const byte ExtensionInfo = 1 << (INET_DIAG_INFO - 1);
 
-    /// <summary>Writes a dump request with the filter; returns its length.</summary>
-    internal static int WriteDump(Span<byte> buffer, uint sequence, int family, uint states, byte extensions, ReadOnlySpan<byte> filter)
+    /// <summary>
+    /// Writes a dump request with the filter; returns its length. It is the older TCPDIAG_GETSOCK with its struct
+    /// inet_diag_req, which every kernel serves: it dumps both address families in one walk over the kernel's table,
+    /// where SOCK_DIAG_BY_FAMILY needs a walk for each.
+    /// </summary>
+    internal static int WriteDump(Span<byte> buffer, uint sequence, uint states, byte extensions, ReadOnlySpan<byte> filter)
     {
-        var length = NetlinkHeaderSize + RequestSize + (filter.IsEmpty ? 0 : AttributeHeaderSize + filter.Length);
+        var length = NetlinkHeaderSize + DumpRequestSize + (filter.IsEmpty ? 0 : AttributeHeaderSize + filter.Length);
         buffer[..length].Clear();
-        WriteHeader(buffer, length, SOCK_DIAG_BY_FAMILY, NLM_F_REQUEST | NLM_F_DUMP, sequence);
+        WriteHeader(buffer, length, TCPDIAG_GETSOCK, NLM_F_REQUEST | NLM_F_DUMP, sequence);
         var request = buffer[NetlinkHeaderSize..];
-        request[0] = (byte)family;
-        request[1] = Interop.Libc.IPPROTO_TCP;
-        request[2] = extensions;
-        MemoryMarshal.Write(request[4..], states);
+        request[3] = extensions;
+        MemoryMarshal.Write(request[52..], states);
         if (!filter.IsEmpty)
         {
-            var attribute = buffer[(NetlinkHeaderSize + RequestSize)..];
+            var attribute = buffer[(NetlinkHeaderSize + DumpRequestSize)..];
             MemoryMarshal.Write(attribute, (ushort)(AttributeHeaderSize + filter.Length));
             MemoryMarshal.Write(attribute[2..], INET_DIAG_REQ_BYTECODE);
             filter.CopyTo(attribute[AttributeHeaderSize..]);

@@ -39,7 +39,7 @@ public sealed class SockDiagClient : IDisposable
 
     private readonly KernelHandle _socket;
     private readonly byte[] _buffer = GC.AllocateArray<byte>(ReceiveBufferSize, pinned: true);
-    private readonly byte[] _request = new byte[InetDiagWire.NetlinkHeaderSize + InetDiagWire.RequestSize + 4 + SocketFilter.MaximumLength];
+    private readonly byte[] _request = new byte[InetDiagWire.MaximumDumpSize];
     private uint _sequence;
 
     private SockDiagClient(KernelHandle socket) => _socket = socket;
@@ -73,19 +73,18 @@ public sealed class SockDiagClient : IDisposable
     public const uint StatesOfConnections = (1u << (int)TcpState.Established) | (1u << (int)TcpState.CloseWait);
 
     /// <summary>
-    /// Visits every TCP socket of <paramref name="family"/> in <paramref name="states"/> that passes the filter.
+    /// Visits every TCP socket, IPv4 and IPv6, in <paramref name="states"/> that passes the filter.
     /// A socket that is absent from one dump may still be open: the kernel resumes a dump by bucket and index.
     /// </summary>
-    /// <param name="family">AF_INET (2) or AF_INET6 (10).</param>
     /// <param name="states">Bit mask of 1 &lt;&lt; state.</param>
     /// <param name="filter">Bytecode of <see cref="SocketFilter.Compile"/>; empty for all.</param>
     /// <param name="withInfo">Whether TCP_INFO is asked for (408 instead of 124 bytes a socket).</param>
     /// <param name="visitor">Called for each socket, on this thread.</param>
     /// <exception cref="KernelException">The request was refused or the answer broke off (ENOBUFS, EINTR beyond retry, timeout).</exception>
-    public DumpResult Dump(int family, uint states, ReadOnlySpan<byte> filter, bool withInfo, SocketVisitor visitor)
+    public DumpResult Dump(uint states, ReadOnlySpan<byte> filter, bool withInfo, SocketVisitor visitor)
     {
         var sequence = ++_sequence;
-        var length = InetDiagWire.WriteDump(_request, sequence, family, states, withInfo ? InetDiagWire.ExtensionInfo : (byte)0, filter);
+        var length = InetDiagWire.WriteDump(_request, sequence, states, withInfo ? InetDiagWire.ExtensionInfo : (byte)0, filter);
         Send(_request.AsSpan(0, length), "sock_diag dump");
         var sockets = 0;
         var malformed = 0;
@@ -112,7 +111,7 @@ public sealed class SockDiagClient : IDisposable
                         return new DumpResult(sockets, interrupted, malformed);
                     case InetDiagWire.NLMSG_ERROR:
                         throw new KernelException("sock_diag dump", message.Errno);
-                    case InetDiagWire.SOCK_DIAG_BY_FAMILY when InetDiagWire.TryReadSocket(message.Payload, out var socket):
+                    case InetDiagWire.TCPDIAG_GETSOCK when InetDiagWire.TryReadSocket(message.Payload, out var socket):
                         sockets++;
                         visitor(in socket);
                         break;

@@ -30,12 +30,15 @@ internal sealed class ScanGauges
     /// <summary>Sums a look up.</summary>
     /// <param name="snapshot">The look.</param>
     /// <param name="workerGroups">Names of the [workers:…] sections; one without processes counts 0.</param>
-    public static ScanGauges From(AgentSnapshot snapshot, IReadOnlyList<string> workerGroups)
+    /// <param name="tallied">The upstreams with their connections counted; null: the snapshot's are counted.</param>
+    public static ScanGauges From(AgentSnapshot snapshot, IReadOnlyList<string> workerGroups, IReadOnlyList<Upstream>? tallied = null)
     {
         var sums = new Dictionary<string, Sum>(StringComparer.Ordinal);
         foreach (var upstream in snapshot.Upstreams)
             sums[upstream.Name] = new Sum();
-        foreach (var connection in snapshot.Connections)
+        foreach (var upstream in tallied ?? [])
+            sums[upstream.Name] = new Sum(upstream.Tally);
+        foreach (var connection in tallied is null ? snapshot.Connections : [])
         {
             ref var sum = ref CollectionsMarshal.GetValueRefOrAddDefault(sums, connection.Upstream, out _);
             sum ??= new Sum();
@@ -116,6 +119,18 @@ internal sealed class ScanGauges
 
     private sealed class Sum
     {
+        public Sum()
+        {
+        }
+
+        public Sum(UpstreamTally tally)
+        {
+            foreach (var verdict in VerdictNames.All)
+                Verdicts[(int)verdict] = tally.Of(verdict);
+            IdleMax = tally.IdleMax;
+            KeepaliveArmed = tally.KeepaliveArmed;
+        }
+
         public long[] Verdicts { get; } = new long[VerdictNames.All.Count];
         public TimeSpan IdleMax { get; set; }
         public long KeepaliveArmed { get; set; }

@@ -154,7 +154,9 @@ internal sealed class SidecarMetrics : IDisposable
     /// Makes one look's findings what the gauges show. The sums are made here, once, and not at each scrape. Called by
     /// the loop alone.
     /// </summary>
-    public void Publish(AgentSnapshot snapshot)
+    /// <param name="snapshot">The look; where it describes only some of the connections, the tallies have them all.</param>
+    /// <param name="tallied">The upstreams with their connections counted; null: as the snapshot has them.</param>
+    public void Publish(AgentSnapshot snapshot, IReadOnlyList<Upstream>? tallied = null)
     {
         if (lastPublished is { } before && snapshot.Time > before)
         {
@@ -168,7 +170,7 @@ internal sealed class SidecarMetrics : IDisposable
         }
 
         lastPublished = snapshot.Time;
-        gauges = ScanGauges.From(snapshot, workerGroups);
+        gauges = ScanGauges.From(snapshot, workerGroups, tallied);
     }
 
     public void Dispose()

@@ -1,0 +1,94 @@
+using Sidecar.Probes.SockDiag;
+
+namespace Sidecar.Agent.Tracking;
+
+/// <summary>
+/// What is kept of an observation until the next look: less than half of it, which is what decides the agent's size where
+/// there are 200,000 connections. Names and units are those of <see cref="SocketObservation"/>.
+/// </summary>
+public readonly struct KeptObservation
+{
+    internal KeptObservation(in SocketObservation socket)
+    {
+        Info = new KeptInfo(socket.Info);
+        Inode = socket.Inode;
+        ReceiveQueue = socket.ReceiveQueue;
+        TimerExpiresMilliseconds = socket.TimerExpiresMilliseconds;
+        State = socket.State;
+        Timer = socket.Timer;
+    }
+
+    public KeptInfo Info { get; }
+
+    public uint Inode { get; }
+
+    public uint ReceiveQueue { get; }
+
+    public uint TimerExpiresMilliseconds { get; }
+
+    public TcpState State { get; }
+
+    public SocketTimer Timer { get; }
+}
+
+/// <summary>The TCP_INFO of a <see cref="KeptObservation"/>; names and units are those of <see cref="TcpInfo"/>.</summary>
+public readonly struct KeptInfo
+{
+    internal KeptInfo(in TcpInfo info)
+    {
+        BytesAcked = info.BytesAcked;
+        BytesReceived = info.BytesReceived;
+        BusyMicroseconds = info.BusyMicroseconds;
+        RtoMicroseconds = info.RtoMicroseconds;
+        Unacked = info.Unacked;
+        LastDataSentMilliseconds = info.LastDataSentMilliseconds;
+        LastDataReceivedMilliseconds = info.LastDataReceivedMilliseconds;
+        LastAckReceivedMilliseconds = info.LastAckReceivedMilliseconds;
+        TotalRetransmissions = info.TotalRetransmissions;
+        SegmentsOut = info.SegmentsOut;
+        SegmentsIn = info.SegmentsIn;
+        NotSentBytes = info.NotSentBytes;
+        DataSegmentsIn = info.DataSegmentsIn;
+        DataSegmentsOut = info.DataSegmentsOut;
+        SendWindow = info.SendWindow;
+        Retransmits = info.Retransmits;
+        IsPresent = info.IsPresent;
+        HasSendWindow = info.HasSendWindow;
+    }
+
+    public ulong BytesAcked { get; }
+
+    public ulong BytesReceived { get; }
+
+    public ulong BusyMicroseconds { get; }
+
+    public uint RtoMicroseconds { get; }
+
+    public uint Unacked { get; }
+
+    public uint LastDataSentMilliseconds { get; }
+
+    public uint LastDataReceivedMilliseconds { get; }
+
+    public uint LastAckReceivedMilliseconds { get; }
+
+    public uint TotalRetransmissions { get; }
+
+    public uint SegmentsOut { get; }
+
+    public uint SegmentsIn { get; }
+
+    public uint NotSentBytes { get; }
+
+    public uint DataSegmentsIn { get; }
+
+    public uint DataSegmentsOut { get; }
+
+    public uint SendWindow { get; }
+
+    public byte Retransmits { get; }
+
+    public bool IsPresent { get; }
+
+    public bool HasSendWindow { get; }
+}
