@@ -1,6 +1,7 @@
 using Microsoft.Extensions.Logging;
 using Sidecar.Agent.Configuration;
 using Sidecar.Agent.Control;
+using Sidecar.Agent.Measurement;
 using Sidecar.Agent.Telemetry;
 using Sidecar.Agent.Telemetry.Systemd;
 
@@ -14,6 +15,7 @@ internal sealed class AgentInstance : IAsyncDisposable
 {
     private readonly SidecarConfiguration _configuration;
     private readonly IncidentStore _incidents;
+    private readonly BackgroundMeasurement _measurement;
     private readonly SidecarLoop _loop;
     private readonly Func<TimeSpan> _clock = SidecarLoop.MonotonicClock();
     private readonly CancellationTokenSource _stopping = new();
@@ -36,7 +38,8 @@ internal sealed class AgentInstance : IAsyncDisposable
         // Before the counters are declared, so that their zeros are pushed too.
         _push = configuration.Agent.OtlpEndpoint is { } collector ? new OtlpPush(collector, OtlpPush.Interval) : null;
         metrics.Declare(configuration);
-        _loop = new SidecarLoop(configuration, metrics, _incidents, log, selfCheck, _clock);
+        _measurement = new BackgroundMeasurement(configuration.Agent.StateDirectory, new BackgroundSettings(), log.CreateLogger("measure"), TimeProvider.System);
+        _loop = new SidecarLoop(configuration, metrics, _incidents, log, selfCheck, _clock, _measurement);
         _thread = new Thread(() => _loop.Run(
             () =>
             {
@@ -107,6 +110,7 @@ internal sealed class AgentInstance : IAsyncDisposable
         }
 
         _push?.Dispose();
+        await _measurement.DisposeAsync().ConfigureAwait(false);
         _loop.Dispose();
         _incidents.Dispose();
         _stopping.Dispose();

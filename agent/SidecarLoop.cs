@@ -2,6 +2,7 @@ using System.Diagnostics;
 using Microsoft.Extensions.Logging;
 using Sidecar.Agent.Configuration;
 using Sidecar.Agent.Judgement;
+using Sidecar.Agent.Measurement;
 using Sidecar.Agent.Remedies;
 using Sidecar.Agent.Telemetry;
 using Sidecar.Agent.Tracking;
@@ -50,6 +51,7 @@ internal sealed class SidecarLoop : IDisposable
     private readonly List<TrackedConnection> _looked = [];
     private readonly List<TrackedConnection> _interests = [];
     private readonly List<TrackedConnection> _ownerless = [];
+    private readonly PathLearning? _learning;
     private readonly CancellationTokenSource _stopping = new();
     private volatile AgentSnapshot? _snapshot;
     private volatile bool _isAsked;
@@ -65,7 +67,7 @@ internal sealed class SidecarLoop : IDisposable
     private string? _lastProblem;
 
     /// <summary>A loop over the configuration. Without <paramref name="incidents"/> it looks and judges, and has no remedies.</summary>
-    public SidecarLoop(SidecarConfiguration configuration, SidecarMetrics metrics, IncidentStore? incidents, JournalLog log, SelfCheck selfCheck, Func<TimeSpan> clock)
+    public SidecarLoop(SidecarConfiguration configuration, SidecarMetrics metrics, IncidentStore? incidents, JournalLog log, SelfCheck selfCheck, Func<TimeSpan> clock, BackgroundMeasurement? measurement = null)
     {
         _configuration = configuration;
         _metrics = metrics;
@@ -84,6 +86,12 @@ internal sealed class SidecarLoop : IDisposable
             _sessions = new SessionTable(configuration, _namespaces, _owners, clock);
             _remedies = new RemedyEngine(configuration, new Teller(incidents, metrics, log, clock), processes, _namespaces, _owners, _sessions);
             _remedies.Remember(incidents.Recent(1000), DateTimeOffset.UtcNow, clock());
+        }
+
+        if (measurement is not null)
+        {
+            _learning = new PathLearning(measurement, _namespaces);
+            _paths.Came = _learning.Resume;
         }
 
         _nextScan = clock();
@@ -249,6 +257,7 @@ internal sealed class SidecarLoop : IDisposable
         Tell(full, observed - started);
         if (full)
         {
+            _learning?.Turn(_paths.All, LastTurn);
             Watched = _connections.All.Count;
             Volatile.Write(ref _scans, _connections.Scans);
             _metrics.Scanned(observed - started, _connections.LastScanSockets, DateTimeOffset.UtcNow);

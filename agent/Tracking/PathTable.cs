@@ -11,6 +11,9 @@ public sealed class PathTable
 
     public IReadOnlyCollection<PathTracker> All => _paths.Values;
 
+    /// <summary>Called for each path that comes into use.</summary>
+    internal Action<PathTracker>? Came { get; set; }
+
     /// <summary>The path a connection takes.</summary>
     public PathTracker For(TrackedConnection connection)
     {
@@ -24,6 +27,7 @@ public sealed class PathTable
         if (!_paths.TryGetValue(key, out var path))
         {
             _paths[key] = path = new PathTracker(key, connection.Upstream);
+            Came?.Invoke(path);
         }
 
         return path;

@@ -31,7 +31,8 @@ public sealed class PathTracker
     /// <summary>Age of a fresh connection on which an action may rest.</summary>
     private static readonly TimeSpan JustNow = TimeSpan.FromSeconds(1);
 
-    private readonly PathEstimator _estimator = new();
+    private PathEstimator _estimator = new();
+    private bool _hasNews;
     private Task<FreshConnectResult>? _running;
     private TimeSpan _runningSince;
     private TimeSpan _lastEnded = TimeSpan.MinValue;
@@ -174,7 +175,35 @@ public sealed class PathTracker
         }
 
         _estimator.Add(observation);
-        Estimate = _estimator.Estimate(observation.At);
+        _hasNews = true;
+        Conclude(observation.At);
+    }
+
+    /// <summary>Its name in the file of evidence; made once.</summary>
+    internal KeptPathKey? LearningKey { get; set; }
+
+    /// <summary>Takes up what an earlier run has learnt.</summary>
+    internal void Resume(KeptEvidence kept, DateTimeOffset utcNow)
+    {
+        _estimator = new PathEstimator(kept);
+        Conclude(utcNow);
+    }
+
+    /// <summary>The evidence to be kept, where there is more than at the last time; else null.</summary>
+    internal KeptEvidence? TakeEvidence()
+    {
+        if (!_hasNews)
+        {
+            return null;
+        }
+
+        _hasNews = false;
+        return _estimator.Keep();
+    }
+
+    private void Conclude(DateTimeOffset utcNow)
+    {
+        Estimate = _estimator.Estimate(utcNow);
         IdleTimeout = Estimate is { Upper: { } upper, Contradicted: false, Lower: var lower }
             ? (lower > ForgottenOdds.ShortestGap ? lower : ForgottenOdds.ShortestGap, upper)
             : (null, null);
