@@ -92,7 +92,7 @@ public sealed class AgentProcess
         while (!Directory.Exists(runtimeDirectory) || Directory.GetFiles(runtimeDirectory, "*.sock").Length == 0
             || (await RunAsync("status", "--json")).ExitCode != 0)
         {
-            if (Process.HasExited || waited.Elapsed > TimeSpan.FromSeconds(30))
+            if (Process.HasExited || waited.Elapsed > Patience.For(TimeSpan.FromSeconds(30)))
             {
                 throw new TimeoutException($"the agent does not answer (exit code {Process.ExitCode?.ToString() ?? "none, it runs"}):\n{Process.Output}");
             }
@@ -148,7 +148,7 @@ public sealed class AgentProcess
                 return found;
             }
 
-            if (waited.Elapsed > timeout)
+            if (waited.Elapsed > Patience.For(timeout))
             {
                 throw new TimeoutException(
                     $"no such incident within {timeout.TotalSeconds} s, but:\n{string.Join('\n', incidents.Select(i => i.Raw))}\nlog:\n{Process.Output}");

@@ -59,7 +59,7 @@ public sealed class Blackout : IAsyncDisposable
         var waited = Stopwatch.StartNew();
         while (await lab.Router.KnowsAsync(source))
         {
-            if (waited.Elapsed > lab.Options.IdleTimeout + TimeSpan.FromSeconds(10))
+            if (waited.Elapsed > lab.Options.IdleTimeout + Patience.For(TimeSpan.FromSeconds(10)))
             {
                 throw new TimeoutException($"the router still knows {source}");
             }

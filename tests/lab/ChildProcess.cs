@@ -152,7 +152,7 @@ public sealed partial class ChildProcess : IDisposable
                 next = changed.Task;
             }
 
-            var left = timeout - deadline.Elapsed;
+            var left = Patience.For(timeout) - deadline.Elapsed;
             if (left <= TimeSpan.Zero || (process.HasExited && deadline.Elapsed > TimeSpan.FromSeconds(1)))
             {
                 throw new TimeoutException($"{Name} did not say what was waited for; it said:\n{Output}");
@@ -166,7 +166,7 @@ public sealed partial class ChildProcess : IDisposable
     /// <exception cref="TimeoutException">It still runs.</exception>
     public async Task<int> WaitForExitAsync(TimeSpan timeout)
     {
-        using var cancellation = new CancellationTokenSource(timeout);
+        using var cancellation = new CancellationTokenSource(Patience.For(timeout));
         try
         {
             await process.WaitForExitAsync(cancellation.Token);

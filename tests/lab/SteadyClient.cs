@@ -126,7 +126,7 @@ public sealed class SteadyClient : IAsyncDisposable
     public static async Task<bool> EndsWithinAsync(RequestRecord request, TimeSpan time)
     {
         var waited = Stopwatch.StartNew();
-        while (request.Ended is null && waited.Elapsed < time)
+        while (request.Ended is null && waited.Elapsed < Patience.For(time))
         {
             await Task.Delay(10);
         }

@@ -36,10 +36,10 @@ internal static class BlackoutAssertions
     {
         for (var worker = 1; worker <= lab.Web.WorkerCount; worker++)
         {
-            var answer = await lab.Web.GetAsync(worker).WaitAsync(Wait.Seconds(20));
+            var answer = await lab.Web.GetAsync(worker).WaitAsync(Patience.For(Wait.Seconds(20)));
             if (answer.Error is not null)
             {
-                answer = await lab.Web.GetAsync(worker).WaitAsync(Wait.Seconds(20));
+                answer = await lab.Web.GetAsync(worker).WaitAsync(Patience.For(Wait.Seconds(20)));
             }
 
             answer.Error.ShouldBeNull();

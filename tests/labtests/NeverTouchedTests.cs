@@ -16,7 +16,7 @@ public sealed class SlowQueryTests
         var verdicts = new HashSet<string>(StringComparer.Ordinal);
         await Wait.ThroughoutAsync(Wait.Seconds(36), async () => verdicts.Add((await agent.StatusAsync()).Single(c => c.Pid == pids[3]).Verdict));
         query.IsCompleted.ShouldBeFalse();
-        var answer = await query.WaitAsync(Wait.Seconds(30));
+        var answer = await query.WaitAsync(Patience.For(Wait.Seconds(30)));
 
         answer.Error.ShouldBeNull();
         verdicts.ShouldContain("waiting");
@@ -95,7 +95,7 @@ public sealed class PacketLossTests
         }).ToList();
         await Wait.ThroughoutAsync(Wait.Seconds(60), () => lab.Web.Workers().ShouldBe(workers));
         await load.CancelAsync();
-        await Task.WhenAll(askers).WaitAsync(Wait.Seconds(30));
+        await Task.WhenAll(askers).WaitAsync(Patience.For(Wait.Seconds(30)));
 
         served.ShouldBeGreaterThan(100);
         (await lab.DatabaseSocketsAsync()).ShouldContain(s => s.Details.Contains("bytes_retrans:"));
@@ -130,7 +130,7 @@ public sealed class ZeroWindowTests
         });
         ChildProcess.SendTo(pids[3], Signal.Continue);
 
-        (await download.WaitAsync(Wait.Seconds(60))).Error.ShouldBeNull();
+        (await download.WaitAsync(Patience.For(Wait.Seconds(60)))).Error.ShouldBeNull();
         await agent.NothingDoneAsync();
     }
 
@@ -151,7 +151,7 @@ public sealed class ZeroWindowTests
             (await agent.StatusAsync()).Single(c => c.Pid == pids[3]).Verdict.ShouldBe("blocked-by-peer"));
         ChildProcess.SendTo(backend, Signal.Continue);
 
-        (await upload.WaitAsync(Wait.Seconds(60))).Error.ShouldBeNull();
+        (await upload.WaitAsync(Patience.For(Wait.Seconds(60)))).Error.ShouldBeNull();
         await agent.NothingDoneAsync();
     }
 

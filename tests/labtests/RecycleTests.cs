@@ -85,7 +85,7 @@ public sealed class RecycleTests
         await lab.Router.ForgetAsync();
 
         // Without the shared lock, so that all of them hang at the same time.
-        var answers = await Task.WhenAll(Enumerable.Range(1, 4).Select(w => lab.Web.GetAsync(w, "/sleep?s=0").WaitAsync(Wait.Seconds(60))));
+        var answers = await Task.WhenAll(Enumerable.Range(1, 4).Select(w => lab.Web.GetAsync(w, "/sleep?s=0").WaitAsync(Patience.For(Wait.Seconds(60)))));
 
         answers.ShouldAllBe(a => a.Error == "OperationalError: could not receive data from server: Software caused connection abort");
         lab.Web.Workers().ShouldBe(before);

@@ -59,8 +59,8 @@ public sealed class TerminateTests
         await Task.Delay(Wait.Seconds(0.6));
         var second = lab.Web.GetAsync(4, "/sleep?s=0");
 
-        await Should.ThrowAsync<Exception>(first.WaitAsync(Wait.Seconds(40)));
-        await Should.ThrowAsync<Exception>(second.WaitAsync(Wait.Seconds(60)));
+        await Should.ThrowAsync<Exception>(first.WaitAsync(Patience.For(Wait.Seconds(40))));
+        await Should.ThrowAsync<Exception>(second.WaitAsync(Patience.For(Wait.Seconds(60))));
 
         await agent.WaitForIncidentAsync(i => i is { Remedy: "terminate", Outcome: "exited" } && i.Pid == pids[3], Wait.Seconds(20));
         var terminated = (await agent.IncidentsAsync()).Where(i => i is { Remedy: "terminate", WithheldBy: null }).ToList();
