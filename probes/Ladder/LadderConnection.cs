@@ -76,11 +76,17 @@ public abstract class LadderConnection : IAsyncDisposable
 
     // Delayed acknowledgements come within 40 ms (TCP_DELACK_MIN); when nothing moves for longer, nothing will.
     private static readonly TimeSpan Quiet = TimeSpan.FromMilliseconds(60);
+
+    // TCP_INFO's ages count jiffies of up to 10 ms.
+    private static readonly TimeSpan JiffyRounding = TimeSpan.FromMilliseconds(10);
     private static readonly TimeSpan Poll = TimeSpan.FromMilliseconds(15);
 
     private static readonly ConcurrentDictionary<SocketCookie, bool> Ours = new();
 
+    // Nothing moved after the first; something moved after the second. Between them lies the last segment: this process
+    // may be scheduled late, and a survived gap has to be rounded down, a lost one up.
     private long _idleSince;
+    private long _movedAfter;
     private long _lastLook;
     private uint _segmentsIn;
     private uint _segmentsOut;
@@ -89,7 +95,7 @@ public abstract class LadderConnection : IAsyncDisposable
     {
         Socket = socket;
         Ours[socket.Cookie] = true;
-        _idleSince = _lastLook = Stopwatch.GetTimestamp();
+        _idleSince = _movedAfter = _lastLook = Stopwatch.GetTimestamp();
     }
 
     /// <summary>The socket, for looks and keepalives.</summary>
@@ -97,6 +103,9 @@ public abstract class LadderConnection : IAsyncDisposable
 
     /// <summary>How long nothing has moved on the connection, at least.</summary>
     public TimeSpan Age => Stopwatch.GetElapsedTime(_idleSince);
+
+    /// <summary>How long nothing has moved on the connection, at most.</summary>
+    private TimeSpan AgeAtMost => Stopwatch.GetElapsedTime(_movedAfter);
 
     /// <summary>Whether the protocol has application data that may be sent.</summary>
     public abstract bool HasPayload { get; }
@@ -125,9 +134,10 @@ public abstract class LadderConnection : IAsyncDisposable
     {
         for (var round = 0; ; round++)
         {
-            var at = Stopwatch.GetTimestamp();
+            var earlier = Stopwatch.GetTimestamp();
             if (!Socket.TryReadInfo(out var before))
                 return;
+            var at = Stopwatch.GetTimestamp();
             await Task.Delay(Quiet, cancellation);
             if (!Socket.TryReadInfo(out var after))
                 return;
@@ -136,6 +146,7 @@ public abstract class LadderConnection : IAsyncDisposable
             if (round == 20 || (before.SegmentsIn == after.SegmentsIn && before.SegmentsOut == after.SegmentsOut))
             {
                 _idleSince = at;
+                _movedAfter = earlier - (long)((before.SinceHeard + JiffyRounding).TotalSeconds * Stopwatch.Frequency);
                 _lastLook = Stopwatch.GetTimestamp();
                 (_segmentsIn, _segmentsOut) = (after.SegmentsIn, after.SegmentsOut);
                 return;
@@ -154,6 +165,7 @@ public abstract class LadderConnection : IAsyncDisposable
         if (info.SegmentsIn != _segmentsIn || info.SegmentsOut != _segmentsOut)
         {
             (_segmentsIn, _segmentsOut) = (info.SegmentsIn, info.SegmentsOut);
+            _movedAfter = _lastLook;
             _idleSince = _lastLook = now;
             return IdleLook.Refreshed;
         }
@@ -173,7 +185,7 @@ public abstract class LadderConnection : IAsyncDisposable
 
         Socket.FireKeepalive();
         var fired = Stopwatch.GetTimestamp();
-        var latest = age;
+        TimeSpan? lost = null;
         var keepaliveAnswered = false;
         while (Stopwatch.GetElapsedTime(fired) < KeepalivePatience + (before.RoundTrip * 2))
         {
@@ -181,13 +193,11 @@ public abstract class LadderConnection : IAsyncDisposable
             if (!Socket.TryReadInfo(out var now))
                 return new GapTest(null, null, null, null, null, Disturbed: true);
 
-            // The probe left before this moment, so the gap that it ended is no longer than this.
-            if (now.SegmentsOut == before.SegmentsOut)
-                latest = Age;
-            else if (latest == age)
-                latest = Age;
+            // The probe has left by now: the gap that it ended is no longer than this.
+            if (now.SegmentsOut != before.SegmentsOut)
+                lost ??= AgeAtMost;
             if (now.State != OwnSocketInfo.Established)
-                return await EndedAsync(now.State, cancellation, latest + Quiet);
+                return await EndedAsync(now.State, cancellation, lost ?? AgeAtMost);
             if (now.SegmentsIn != before.SegmentsIn)
             {
                 keepaliveAnswered = true;
@@ -199,7 +209,7 @@ public abstract class LadderConnection : IAsyncDisposable
             Socket.StopKeepalive();
         var payload = await ExchangeAsync(PayloadPatience + (before.RoundTrip * 2), cancellation);
         Socket.StopKeepalive();
-        var lost = latest + Quiet;
+        lost ??= AgeAtMost;
         switch (payload)
         {
             case ExchangeOutcome.Answered:
@@ -219,7 +229,7 @@ public abstract class LadderConnection : IAsyncDisposable
     {
         // It was open at the last look. An end that our own probe brought about says only that it was lost by then.
         var survived = probed is null ? Stopwatch.GetElapsedTime(_idleSince, _lastLook) : (TimeSpan?)null;
-        var lost = probed ?? Age + Quiet;
+        var lost = probed ?? AgeAtMost;
         if (state == OwnSocketInfo.Closed)
         {
             const int connectionTimedOut = 110;

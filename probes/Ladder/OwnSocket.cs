@@ -13,13 +13,18 @@ namespace Sidecar.Probes.Ladder;
 /// <param name="SegmentsIn">Segments received so far, pure acknowledgements included.</param>
 /// <param name="SegmentsOut">Segments sent so far, keepalive probes included.</param>
 /// <param name="Unacknowledged">Segments in flight.</param>
+/// <param name="SinceHeard">
+/// Time since data or an acknowledgement came in, by the kernel's clock: nothing of the last exchange is older, and only
+/// what this side sent in answer can be younger.
+/// </param>
 public readonly record struct OwnSocketInfo(
     byte State,
     TimeSpan RoundTrip,
     ulong BytesReceived,
     uint SegmentsIn,
     uint SegmentsOut,
-    uint Unacknowledged)
+    uint Unacknowledged,
+    TimeSpan SinceHeard)
 {
     /// <summary>TCP_ESTABLISHED.</summary>
     public const byte Established = 1;
@@ -86,7 +91,8 @@ public sealed class OwnSocket
             read.BytesReceived,
             read.SegmentsIn,
             read.SegmentsOut,
-            read.Unacked);
+            read.Unacked,
+            TimeSpan.FromMilliseconds(Math.Min(read.LastDataReceivedMilliseconds, read.LastAckReceivedMilliseconds)));
         return read.HasSegments;
     }
 

@@ -27,17 +27,21 @@ internal sealed record Measured(int ExitCode, string Error, JsonElement? Json)
 
     public string? Hop => Json!.Value.GetProperty("hop").GetString();
 
-    /// <summary>The interval holds the timeout, is no wider than 5 % or a second, and was found in time.</summary>
-    public void ShouldBracket(double timeout)
+    /// <summary>
+    /// The interval holds the timeout and is no wider than 5 % or a second. How long that took is printed as a multiple of
+    /// the timeout; what it may take is tested in virtual time, as a busy machine would be no fault of the ladder's.
+    /// </summary>
+    /// <param name="timeout">The timeout, seconds.</param>
+    /// <param name="late">How late the one who enforces it may be: a process, other than a kernel, on a busy machine.</param>
+    public void ShouldBracket(double timeout, double late = 0)
     {
         ExitCode.ShouldBe(0, Error);
         Console.WriteLine(string.Create(CultureInfo.InvariantCulture, $"T = {timeout} s: {Class} [{Lower}, {Upper}] after {Elapsed} s ({Elapsed / timeout:0.00} T), {Connections} connections"));
-        Lower.ShouldBeLessThanOrEqualTo(timeout, Json.ToString());
+        Lower.ShouldBeLessThanOrEqualTo(timeout + late, Json.ToString());
         Upper.ShouldNotBeNull(Json.ToString());
         Upper.Value.ShouldBeGreaterThanOrEqualTo(timeout, Json.ToString());
         (Upper.Value - Lower).ShouldBeLessThanOrEqualTo(Math.Max(1, Lower * 0.05) + 0.001, Json.ToString());
         Connections.ShouldBeLessThanOrEqualTo(32);
-        Elapsed.ShouldBeLessThanOrEqualTo(timeout * 3);
     }
 
     private bool? Flag(string name) => Json!.Value.GetProperty(name).ValueKind switch
@@ -71,8 +75,10 @@ internal static class MeasuredPath
         Directory = lab.Directory,
     });
 
-    /// <summary>Sessions of the measuring that the server has now.</summary>
-    public static async Task<long> SessionsAsync(TestLab lab)
+    /// <summary>Waits until the server has no session of the measuring: the last one has just said goodbye.</summary>
+    public static Task ShouldLeaveNoSessionAsync(TestLab lab) => Wait.UntilAsync("no session is left", async () => await SessionsAsync(lab) == 0, Wait.Seconds(10));
+
+    private static async Task<long> SessionsAsync(TestLab lab)
     {
         await using var connection = await lab.Database.ConnectLocallyAsync();
         await using var command = new NpgsqlCommand("SELECT count(*) FROM pg_stat_activity WHERE application_name = 'conn-sidecar'", connection);
