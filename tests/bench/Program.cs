@@ -9,6 +9,7 @@ var benchmarks = new Dictionary<string, Func<Task<bool>>>(StringComparer.Ordinal
     ["startup"] = StartupBenchmark.RunAsync,
     ["release"] = ReleaseBenchmark.RunAsync,
     ["release-many"] = ReleaseManyBenchmark.RunAsync,
+    ["prevention"] = PreventionBenchmark.RunAsync,
 };
 
 if (args is ["look", var network, var port, var directory])
