@@ -10,6 +10,7 @@ var benchmarks = new Dictionary<string, Func<Task<bool>>>(StringComparer.Ordinal
     ["release"] = ReleaseBenchmark.RunAsync,
     ["release-many"] = ReleaseManyBenchmark.RunAsync,
     ["scrape"] = ScrapeBenchmark.RunAsync,
+    ["prevention"] = PreventionBenchmark.RunAsync,
 };
 
 if (args is ["look", var network, var port, var directory])
