@@ -1,6 +1,6 @@
 # Thin: each target is a script or one dotnet command. `make demo` is the place to begin.
 
-.PHONY: build test unit lab demo bench deb format clean
+.PHONY: build test unit lab simulate mutate demo bench deb format clean
 
 build:
 	scripts/publish.sh
@@ -15,6 +15,14 @@ unit:
 # make lab ONLY=Recycle runs the lab tests whose name contains that.
 lab:
 	scripts/test.sh lab $(ONLY)
+
+# A million connection-hours of everything that may go wrong; some minutes.
+simulate:
+	scripts/simulate.sh
+
+# Each guardrail taken out in turn: a test has to notice; some ten minutes.
+mutate:
+	scripts/mutate-guardrails.sh
 
 demo: build
 	scripts/prerequisites.sh lab

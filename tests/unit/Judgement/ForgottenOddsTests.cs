@@ -30,14 +30,33 @@ public sealed class ForgottenOddsTests
     }
 
     [Fact]
-    public void A_connection_of_unknown_age_needs_two_or_three_timeouts()
+    public void A_connection_of_unknown_age_needs_two_timeouts_and_a_confirmed_one()
     {
-        // At the first timeout never; at the second or third, once one of them was sent while the path was known to be up.
-        IsConclusive(Idle, failed: 3, confirmed: 1).ShouldBeFalse();
-        IsConclusive(Idle, failed: 5, confirmed: 0).ShouldBeFalse();
+        IsConclusive(Idle, failed: 3, confirmed: 0).ShouldBeFalse();
+        IsConclusive(Idle, failed: 4, confirmed: 0).ShouldBeFalse();
         IsConclusive(Idle, failed: 4, confirmed: 1).ShouldBeTrue();
-        IsConclusive(Idle, failed: 5, confirmed: 1).ShouldBeTrue();
     }
+
+    [Fact]
+    public void And_three_on_a_path_of_which_nothing_is_known()
+    {
+        var unknown = CleanPath with { TransmissionFailureRate = new LossEstimate().RateAt(TimeSpan.Zero) };
+        ForgottenOdds.Of(Stall(Idle, failed: 4, confirmed: 1), unknown).ShouldBeLessThan(ForgottenOdds.Conclusive);
+        ForgottenOdds.Of(Stall(Idle, failed: 5, confirmed: 2), unknown).ShouldBeGreaterThan(ForgottenOdds.Conclusive);
+    }
+
+    [Fact]
+    public void A_path_on_which_silence_has_ended_by_itself_before_is_given_more_time()
+    {
+        var bursty = CleanPath with { BlipRate = 4e-3 };
+        ForgottenOdds.Of(Stall(Idle, failed: 5, confirmed: 2), bursty).ShouldBeLessThan(ForgottenOdds.Conclusive);
+        ForgottenOdds.Of(Stall(Expired, failed: 3, confirmed: 0), bursty).ShouldBeLessThan(ForgottenOdds.Conclusive);
+        ForgottenOdds.Of(Stall(Idle, failed: 8, confirmed: 5), bursty).ShouldBeGreaterThan(ForgottenOdds.Conclusive);
+    }
+
+    [Fact]
+    public void More_blips_never_raise_the_odds() => Holds((stall, path) =>
+        ForgottenOdds.Of(stall, path with { BlipRate = Math.Min(1, path.BlipRate * 3) }) <= ForgottenOdds.Of(stall, path));
 
     [Fact]
     public void A_connection_that_was_active_just_before_needs_five_timeouts()
@@ -75,8 +94,14 @@ public sealed class ForgottenOddsTests
 
     [Fact]
     public void More_confirmed_failures_never_lower_the_odds() => Holds((stall, path) =>
-        ForgottenOdds.Of(stall with { ConfirmedFailures = stall.ConfirmedFailures + 1, FailedTransmissions = stall.FailedTransmissions + 1 }, path)
-            >= ForgottenOdds.Of(stall, path));
+        ForgottenOdds.Of(
+            stall with
+            {
+                ConfirmedFailures = stall.ConfirmedFailures + 1,
+                FailedTransmissions = stall.FailedTransmissions + 1,
+                CleanConnections = stall.CleanConnections + 1,
+            },
+            path) >= ForgottenOdds.Of(stall, path));
 
     [Fact]
     public void A_lossier_path_never_raises_the_odds() => Holds((stall, path) =>
@@ -96,8 +121,7 @@ public sealed class ForgottenOddsTests
 
     private static StallEvidence Stall(TimeSpan? gap, int failed, int confirmed) => new()
     {
-        // When so many transmissions have failed: a tail-loss probe at 0.22 s, then timeouts that double from 0.43 s.
-        Silence = TimeSpan.FromSeconds(failed < 3 ? 0.22 : 0.43 * Math.Pow(2, Math.Min(failed, 12) - 3)),
+        Silence = TimeSpan.FromSeconds(0.22 + (0.21 * ((1 << Math.Max(0, Math.Min(failed, 20) - 2)) - 1))),
         IdleBefore = gap,
         FailedTransmissions = failed,
         ConfirmedFailures = Math.Max(0, confirmed),
@@ -124,6 +148,7 @@ public sealed class ForgottenOddsTests
             from failed in Gen.Choose(1, 20)
             from confirmed in Gen.Choose(0, 20)
             from rate in Gen.Choose((int)(LossEstimate.Floor * 1000), (int)(LossEstimate.Ceiling * 1000))
+            from blips in Gen.Choose(0, 5)
             from down in Gen.Elements(true, false)
             from timeout in Gen.Elements<double?>(null, 10, 350)
             select (
@@ -131,6 +156,7 @@ public sealed class ForgottenOddsTests
                 CleanPath with
                 {
                     TransmissionFailureRate = rate / 1000.0,
+                    BlipRate = Math.Pow(10, -blips),
                     WasDownDuringStall = down,
                     IdleTimeoutUpper = timeout is { } value ? TimeSpan.FromSeconds(value) : null,
                 });

@@ -27,7 +27,7 @@ public sealed class JudgeTests
     {
         Unacknowledged = 1,
         Timeouts = 4,
-        Stall = new StallEvidence { Silence = TimeSpan.FromSeconds(5), IdleBefore = TimeSpan.FromSeconds(400), FailedTransmissions = 6, ConfirmedFailures = 3, CleanConnections = 3 },
+        Stall = new StallEvidence { Silence = TimeSpan.FromSeconds(5), IdleBefore = TimeSpan.FromSeconds(400), FailedTransmissions = 6, ConfirmedFailures = 3, CleanConnections = 4 },
     };
 
     private static readonly PathEvidence Up = new()
@@ -121,7 +121,7 @@ public sealed class JudgeTests
     [Fact]
     public void One_timeout_of_a_busy_connection_is_suspect_and_no_more() =>
         Decide(
-            Silent with { Timeouts = 1, Stall = new StallEvidence { Silence = TimeSpan.FromSeconds(0.5), IdleBefore = TimeSpan.Zero, FailedTransmissions = 3, ConfirmedFailures = 0, CleanConnections = 0 } },
+            Silent with { Timeouts = 1, Stall = new StallEvidence { Silence = TimeSpan.FromSeconds(0.5), IdleBefore = TimeSpan.Zero, FailedTransmissions = 3, ConfirmedFailures = 0, CleanConnections = 1 } },
             Up)
             .ShouldBe((Verdict.Suspect, Reason.RetransmittingPathUp));
 

@@ -1,0 +1,32 @@
+using Shouldly;
+using Sidecar.Simulator;
+using Xunit;
+
+namespace Sidecar.UnitTests;
+
+/// <summary>A short run of the simulator; scripts/simulate.sh does a million connection-hours.</summary>
+public sealed class SimulationTests
+{
+    [Fact]
+    public void In_six_thousand_simulated_hours_nothing_wrong_is_done()
+    {
+        var report = Simulation.Run(seed: 1, hours: 6_000);
+        report.Violations.Select(violation => $"scripts/simulate.sh --replay {violation.Seed}   # {violation.Kind}: {violation.Text}").ShouldBeEmpty();
+
+        // Of everything that is to be safe, there has to have been enough.
+        report.Recycled.ShouldBeGreaterThan(500);
+        report.Expired.ShouldBeGreaterThan(100);
+        report.Terminated.ShouldBeGreaterThan(5);
+    }
+
+    [Fact]
+    public void The_same_seed_is_the_same_world()
+    {
+        var first = new Report();
+        var second = new Report();
+        new World(7, first).Run();
+        new World(7, second).Run();
+        (first.Connections, first.Looks, first.Turns, first.Recycled, first.ConnectionHours)
+            .ShouldBe((second.Connections, second.Looks, second.Turns, second.Recycled, second.ConnectionHours));
+    }
+}

@@ -1,0 +1,31 @@
+using System.Net;
+using Sidecar.Agent.Configuration;
+using Sidecar.Agent.Tracking;
+
+namespace Sidecar.UnitTests.Tracking;
+
+/// <summary>Upstreams as a configuration would make them.</summary>
+internal static class TestUpstream
+{
+    /// <summary>An upstream of one endpoint.</summary>
+    /// <param name="endpoint">Address or CIDR, and port: <c>10.0.0.0/8:5432</c>.</param>
+    /// <param name="direction">Which end is watched.</param>
+    internal static Upstream Of(string endpoint, UpstreamDirection direction = UpstreamDirection.Outbound)
+    {
+        var colon = endpoint.LastIndexOf(':');
+        var network = endpoint[..colon].Trim('[', ']');
+        return new Upstream(new UpstreamSection
+        {
+            Name = "db",
+            Direction = direction,
+            Endpoints =
+            [
+                new EndpointPattern(
+                    endpoint,
+                    null,
+                    network.Contains('/') ? IPNetwork.Parse(network) : new IPNetwork(IPAddress.Parse(network), network.Contains(':') ? 128 : 32),
+                    int.Parse(endpoint[(colon + 1)..])),
+            ],
+        });
+    }
+}
