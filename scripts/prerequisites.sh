@@ -11,7 +11,7 @@ set -eu
 lab="iproute2 nftables conntrack procps util-linux libcap2-bin postgresql-15 uwsgi-core uwsgi-plugin-python3 python3-psycopg2"
 lab="$lab gunicorn pgbouncer redis-server python3-redis haproxy prometheus"
 # The package: its build, its lint, and a Debian root to install it in.
-deb="debhelper devscripts fakeroot lintian debootstrap systemd-container"
+deb="debhelper fakeroot lintian debootstrap systemd-container man-db binutils"
 # The benchmarks: the lab, a C compiler for the minimal dump that the sweep is compared with, and what else it is compared with.
 bench="$lab gcc libc6-dev prometheus-node-exporter"
 

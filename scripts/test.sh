@@ -1,8 +1,9 @@
 #!/bin/sh
-# Runs all tests, or the lab tests alone:
+# Runs all tests, or one kind alone:
 #
 #   scripts/test.sh                 everything
 #   scripts/test.sh lab [NAME]      the lab tests whose name contains NAME
+#   scripts/test.sh boot [NAME]     the package and the booted Debian, likewise
 #
 # The last line is the sum over all test projects: "N passed, N failed".
 set -u
@@ -13,7 +14,7 @@ results=$(mktemp -d)
 trap 'rm -rf "$results"; [ "$(id -u)" -ne 0 ] || dotnet run --project tests/lab --no-build -- reap >/dev/null 2>&1' EXIT
 trap 'exit 130' INT TERM
 
-scripts/prerequisites.sh lab || exit 1
+scripts/prerequisites.sh lab deb || exit 1
 scripts/publish.sh || exit 1
 dotnet build Sidecar.sln --nologo -v quiet -nodeReuse:false || exit 1
 
@@ -26,12 +27,15 @@ run() {
   [ -s "$results/$project.trx" ] || status=1
 }
 
-if [ "${1:-}" = lab ]; then
-  run labtests ${2:+--filter "FullyQualifiedName~$2"}
-else
-  run unit
-  run labtests
-fi
+case ${1:-} in
+  lab) run labtests ${2:+--filter "FullyQualifiedName~$2"} ;;
+  boot) run boot ${2:+--filter "FullyQualifiedName~$2"} ;;
+  *)
+    run unit
+    run labtests
+    run boot
+    ;;
+esac
 
 count() {
   cat "$results"/*.trx 2>/dev/null | grep -o "<Counters [^>]*" | grep -o " $1=\"[0-9]*\"" | tr -dc '0-9\n' | awk '{ n += $1 } END { print n + 0 }'

@@ -93,7 +93,7 @@ public sealed class LifecycleTests
         (await machine.UnitAsync("ActiveState")).ShouldBe("failed");
         (await machine.UnitAsync("ExecMainStatus")).ShouldBe("78");
         (await machine.UnitAsync("NRestarts")).ShouldBe("0");
-        (await machine.RunAsync("journalctl", "--no-pager", "-u", Unit)).ShouldContain("bad.conf:2: [agent] mode: expected observe or protect");
+        (await machine.JournalAsync("-u", Unit)).ShouldContain("bad.conf:2: [agent] mode: expected observe or protect");
     }
 
     /// <summary>All files with what matters of them, but for what changes by itself and what apt and dpkg note in their own books.</summary>

@@ -96,6 +96,13 @@ internal sealed class Machine : IAsyncDisposable
         await RunAsync("apt-get", "install", "-y", "-qq", "-o", "Dpkg::Options::=--force-confold", "/tmp/conn-sidecar.deb");
     }
 
+    /// <summary>The journal's entries that match, all that were sent before this call included.</summary>
+    public async Task<string> JournalAsync(params IReadOnlyList<string> matches)
+    {
+        await RunAsync("journalctl", "--sync");
+        return await RunAsync(["journalctl", "--no-pager", "--quiet", .. matches]);
+    }
+
     /// <summary>A property of a unit, as <c>systemctl show</c> has it.</summary>
     public async Task<string> UnitAsync(string property, string unit = "conn-sidecar.service") =>
         (await RunAsync("systemctl", "show", "--value", "-p", property, unit)).Trim();

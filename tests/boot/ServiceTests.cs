@@ -43,7 +43,7 @@ public sealed class WorkerHost : IAsyncLifetime
     }
 
     /// <summary>Restarts the agent with this configuration for the database, and nothing left of an earlier test.</summary>
-    internal async Task ConfigureAsync(string upstream = "", string workers = "", string dropIn = "")
+    internal async Task ConfigureAsync(string upstream = "", string workers = "", string dropIn = "", string idleTimeout = "350s")
     {
         await Machine.ShellAsync("systemctl stop conn-sidecar; systemctl reset-failed conn-sidecar; rm -rf /etc/conn-sidecar/conf.d/* /etc/systemd/system/conn-sidecar.service.d /var/lib/conn-sidecar/*");
         if (dropIn.Length > 0)
@@ -52,8 +52,22 @@ public sealed class WorkerHost : IAsyncLifetime
         }
 
         await Machine.WriteAsync("/etc/conn-sidecar/conf.d/test.conf",
-            $"[upstream:orders-db]\nendpoint = {Lab.Database.EndPoint}\nprotocol = postgresql\nidle-timeout = 350s\n{upstream}\n{workers}\n");
+            $"[upstream:orders-db]\nendpoint = {Lab.Database.EndPoint}\nprotocol = postgresql\nidle-timeout = {idleTimeout}\n{upstream}\n{workers}\n");
         await Machine.ShellAsync("systemctl daemon-reload; systemctl start conn-sidecar");
+    }
+
+    /// <summary>Waits for a condition; where it does not come, says what the agent saw.</summary>
+    internal async Task UntilAsync(string what, Func<Task<bool>> condition, TimeSpan timeout)
+    {
+        try
+        {
+            await Wait.UntilAsync(what, condition, timeout);
+        }
+        catch (TimeoutException e)
+        {
+            var agent = await Machine.TryRunAsync("sh", "-c", "conn-sidecar status; conn-sidecar incidents; journalctl --no-pager -u conn-sidecar -n 20");
+            throw new TimeoutException($"{e.Message}\n{agent.Output}{agent.Error}", e);
+        }
     }
 
     /// <summary>The kernel's view of a worker's connection; the worker by its number inside the machine.</summary>
@@ -93,12 +107,12 @@ public sealed class ServiceTests(WorkerHost host) : IClassFixture<WorkerHost>
         (await Machine.UnitAsync("ActiveState")).ShouldBe("active");
         (await Machine.UnitAsync("Type")).ShouldBe("notify");
         (await Machine.UnitAsync("StatusText")).ShouldContain("mode protect");
-        await Wait.UntilAsync("four connections with their unit", async () =>
+        await host.UntilAsync("four connections with their unit", async () =>
         {
             using var status = JsonDocument.Parse(await Machine.RunAsync("conn-sidecar", "status", "--json"));
             return status.RootElement.GetProperty("connections").EnumerateArray().Count(c => c.GetProperty("unit").GetString() == WebService.Unit) == 4;
         }, Wait.Seconds(20));
-        (await Machine.RunAsync("journalctl", "--no-pager", "-t", "conn-sidecar", "MESSAGE_ID=b514fe0a04c8440abeb51eb68795905c")).ShouldContain("started");
+        (await Machine.JournalAsync("-t", "conn-sidecar", "MESSAGE_ID=b514fe0a04c8440abeb51eb68795905c")).ShouldContain("started");
     }
 
     [Fact]
@@ -133,15 +147,15 @@ public sealed class ServiceTests(WorkerHost host) : IClassFixture<WorkerHost>
         await Machine.WriteAsync("/etc/conn-sidecar/conf.d/more.conf", "[agent]\nmode = observe\n");
 
         await Machine.RunAsync("systemctl", "reload", "conn-sidecar");
-        await Wait.UntilAsync("observe is in force", async () => (await Machine.RunAsync("conn-sidecar", "status")).Contains("mode observe, running", StringComparison.Ordinal), Wait.Seconds(10));
+        await host.UntilAsync("observe is in force", async () => (await Machine.RunAsync("conn-sidecar", "status")).Contains("mode observe, running", StringComparison.Ordinal), Wait.Seconds(10));
 
         await Machine.WriteAsync("/etc/conn-sidecar/conf.d/more.conf", "[agent]\nmode = sometimes\n");
         (await Machine.TryRunAsync("systemctl", "reload", "conn-sidecar")).ExitCode.ShouldBe(1);
-        (await Machine.RunAsync("journalctl", "--no-pager", "-u", Agent, "-n", "20")).ShouldContain("more.conf:2: [agent] mode: expected observe or protect, got \"sometimes\"");
+        (await Machine.JournalAsync("-u", Agent, "-n", "20")).ShouldContain("more.conf:2: [agent] mode: expected observe or protect, got \"sometimes\"");
         // Whoever sends the signal by hand gets the same from the agent itself.
         await Machine.RunAsync("systemctl", "kill", "--signal=HUP", "--kill-who=main", "conn-sidecar");
-        await Wait.UntilAsync("the refusal is in the journal", async () =>
-            (await Machine.RunAsync("journalctl", "--no-pager", "-t", "conn-sidecar", "MESSAGE_ID=5255074cbd67451b8f00e599f3ff446c")).Contains("more.conf", StringComparison.Ordinal), Wait.Seconds(10));
+        await host.UntilAsync("the refusal is in the journal", async () =>
+            (await Machine.JournalAsync("-t", "conn-sidecar", "MESSAGE_ID=5255074cbd67451b8f00e599f3ff446c")).Contains("more.conf", StringComparison.Ordinal), Wait.Seconds(10));
 
         (await Machine.UnitAsync("ActiveState")).ShouldBe("active");
         (await Machine.MainPidAsync()).ShouldBe(pid);
@@ -151,16 +165,16 @@ public sealed class ServiceTests(WorkerHost host) : IClassFixture<WorkerHost>
     [Fact]
     public async Task A_killed_agent_comes_back_and_its_keepalives_hold_meanwhile()
     {
-        await host.ConfigureAsync("keepalive = on");
+        await host.ConfigureAsync("keepalive = on", idleTimeout: "10s");
         var worker = (await host.Web.RestartAsync(Machine))[0];
-        await Wait.UntilAsync("the agent has armed a keepalive", async () => (await host.SocketOfAsync(worker)).Timer.StartsWith("keepalive,", StringComparison.Ordinal), Wait.Seconds(20));
+        await host.UntilAsync("the agent has armed a keepalive", async () => (await host.SocketOfAsync(worker)).Timer.StartsWith("keepalive,", StringComparison.Ordinal), Wait.Seconds(20));
         var killed = await Machine.MainPidAsync();
 
         await Machine.RunAsync("kill", "-KILL", $"{killed}");
 
-        await Wait.UntilAsync("the agent is dead", async () => (await Machine.TryRunAsync("test", "-e", $"/proc/{killed}")).ExitCode == 1, Wait.Seconds(5));
+        await host.UntilAsync("the agent is dead", async () => (await Machine.TryRunAsync("test", "-e", $"/proc/{killed}")).ExitCode == 1, Wait.Seconds(5));
         (await host.SocketOfAsync(worker)).Timer.ShouldStartWith("keepalive,");
-        await Wait.UntilAsync("another agent is active", async () => await Machine.UnitAsync("ActiveState") == "active" && await Machine.MainPidAsync() is not 0 and var pid && pid != killed, Wait.Seconds(20));
+        await host.UntilAsync("another agent is active", async () => await Machine.UnitAsync("ActiveState") == "active" && await Machine.MainPidAsync() is not 0 and var pid && pid != killed, Wait.Seconds(20));
         (await Machine.UnitAsync("NRestarts")).ShouldBe("1");
         (await host.SocketOfAsync(worker)).Timer.ShouldStartWith("keepalive,");
     }
@@ -172,13 +186,14 @@ public sealed class ServiceTests(WorkerHost host) : IClassFixture<WorkerHost>
         for (var crash = 1; crash <= 5; crash++)
         {
             var pid = 0;
-            await Wait.UntilAsync($"it runs for the {crash}. time", async () => await Machine.UnitAsync("ActiveState") == "active" && (pid = await Machine.MainPidAsync()) != 0, Wait.Seconds(20));
+            await host.UntilAsync($"it runs for the {crash}. time", async () => await Machine.UnitAsync("ActiveState") == "active" && (pid = await Machine.MainPidAsync()) != 0, Wait.Seconds(20));
             await Machine.RunAsync("kill", "-KILL", $"{pid}");
-            await Wait.UntilAsync("systemd knows", async () => await Machine.MainPidAsync() != pid, Wait.Seconds(5));
+            await host.UntilAsync("systemd knows", async () => await Machine.MainPidAsync() != pid, Wait.Seconds(5));
         }
 
-        await Wait.UntilAsync("systemd gives up", async () => await Machine.UnitAsync("ActiveState") == "failed", Wait.Seconds(20));
-        (await Machine.UnitAsync("Result")).ShouldBe("start-limit-hit");
+        await host.UntilAsync("systemd gives up", async () => await Machine.UnitAsync("ActiveState") == "failed", Wait.Seconds(20));
+        (await Machine.JournalAsync("-u", Agent, "-n", "20")).ShouldContain("Start request repeated too quickly");
+        (await Machine.TryRunAsync("systemctl", "start", "conn-sidecar")).ExitCode.ShouldBe(1);
     }
 
     [Fact]
@@ -189,8 +204,8 @@ public sealed class ServiceTests(WorkerHost host) : IClassFixture<WorkerHost>
 
         await Machine.RunAsync("kill", "-STOP", $"{stopped}");
 
-        await Wait.UntilAsync("another agent is active", async () => await Machine.UnitAsync("ActiveState") == "active" && await Machine.MainPidAsync() is not 0 and var pid && pid != stopped, Wait.Seconds(60));
-        (await Machine.RunAsync("journalctl", "--no-pager", "-u", Agent, "-n", "30")).ShouldContain("Watchdog timeout");
+        await host.UntilAsync("another agent is active", async () => await Machine.UnitAsync("ActiveState") == "active" && await Machine.MainPidAsync() is not 0 and var pid && pid != stopped, Wait.Seconds(60));
+        (await Machine.JournalAsync("-u", Agent, "-n", "30")).ShouldContain("Watchdog timeout");
         (await Machine.TryRunAsync("test", "-e", $"/proc/{stopped}")).ExitCode.ShouldBe(1);
     }
 
@@ -233,7 +248,7 @@ public sealed class ServiceTests(WorkerHost host) : IClassFixture<WorkerHost>
             // What each of these does is in its own name.
             "ExecStart", "ExecReload", "Restart", "RestartSec", "TimeoutStopSec", "Group", "StateDirectoryMode", "RuntimeDirectoryMode", "StateDirectory",
             // Explained by the line before it.
-            "UMask", "StartLimitBurst", "ProtectHostname", "SystemCallArchitectures",
+            "UMask", "StandardError", "ProtectHostname", "SystemCallArchitectures",
         ];
         var service = Array.IndexOf(lines, "[Service]");
         for (var i = service + 1; i < lines.Length && lines[i] != "[Install]"; i++)
@@ -252,7 +267,7 @@ public sealed class ServiceTests(WorkerHost host) : IClassFixture<WorkerHost>
         await host.Web.RestartAsync(Machine);
 
         (await Machine.RunAsync("cat", $"/proc/{await Machine.MainPidAsync()}/status")).ShouldMatch(@"CapEff:\s0{16}\n");
-        await Wait.UntilAsync("four connections", async () =>
+        await host.UntilAsync("four connections", async () =>
         {
             using var status = JsonDocument.Parse(await Machine.RunAsync("conn-sidecar", "status", "--json"));
             return status.RootElement.GetProperty("connections").GetArrayLength() == 4;
@@ -278,7 +293,7 @@ public sealed class ServiceTests(WorkerHost host) : IClassFixture<WorkerHost>
         await Machine.ShellAsync("systemctl stop pair 2>/dev/null || true; systemd-run --quiet --collect --unit=pair --property=PrivateNetwork=yes python3 /srv/pair.py");
         try
         {
-            await Wait.UntilAsync("the connection in the other namespace", async () =>
+            await host.UntilAsync("the connection in the other namespace", async () =>
             {
                 using var status = JsonDocument.Parse(await Machine.RunAsync("conn-sidecar", "status", "--json"));
                 return status.RootElement.GetProperty("connections").EnumerateArray()
@@ -295,13 +310,15 @@ public sealed class ServiceTests(WorkerHost host) : IClassFixture<WorkerHost>
     public async Task A_blackout_ends_with_the_termination_of_the_worker_that_hung_first_when_its_unit_is_named()
     {
         await host.ConfigureAsync("keepalive = off\nrecycle = off", $"[workers:web]\nunit = {WebService.Unit}\nterminate = on\ngrace = 2s");
-        var (sleeper, incident) = await BlackoutAsync(i => i.GetProperty("remedy").GetString() == "terminate" && i.GetProperty("outcome").GetString() is "exited" or "killed");
+        var (sleeper, incident, answer) = await BlackoutAsync(i => i.GetProperty("remedy").GetString() == "terminate" && i.GetProperty("outcome").GetString() is "exited" or "killed");
 
         incident.GetProperty("pid").GetInt32().ShouldBe(sleeper);
         incident.GetProperty("unit").GetString().ShouldBe(WebService.Unit);
         incident.GetProperty("workers").GetString().ShouldBe("web");
+        // Broken off, or answered by the new worker where the client asked again by itself.
+        answer?.Pid.ShouldNotBe(sleeper);
         (await host.Web.AskAsync(4)).Pid.ShouldNotBe(sleeper);
-        (await Machine.RunAsync("journalctl", "--no-pager", "-t", "conn-sidecar", "MESSAGE_ID=6880a2b1fd7a4b3d98e2d8425696416b", "CONN_SIDECAR_UPSTREAM=orders-db", "CONN_SIDECAR_REMEDY=terminate"))
+        (await Machine.JournalAsync("-t", "conn-sidecar", "MESSAGE_ID=6880a2b1fd7a4b3d98e2d8425696416b", "CONN_SIDECAR_UPSTREAM=orders-db", "CONN_SIDECAR_REMEDY=terminate"))
             .ShouldContain($"[{sleeper}]");
     }
 
@@ -309,9 +326,11 @@ public sealed class ServiceTests(WorkerHost host) : IClassFixture<WorkerHost>
     public async Task A_blackout_ends_with_the_recycling_of_the_dead_connection_and_no_process_dies()
     {
         await host.ConfigureAsync("keepalive = off");
-        var (sleeper, incident) = await BlackoutAsync(i => i.GetProperty("remedy").GetString() == "recycle" && i.GetProperty("outcome").GetString() == "released");
+        var (sleeper, incident, answer) = await BlackoutAsync(i => i.GetProperty("remedy").GetString() == "recycle" && i.GetProperty("outcome").GetString() == "released");
 
         incident.GetProperty("unit").GetString().ShouldBe(WebService.Unit);
+        answer.ShouldNotBeNull().Pid.ShouldBe(sleeper);
+        answer.Value.Error.ShouldNotBeNull().ShouldContain("Software caused connection abort");
         (await host.Web.AskAsync(4)).ShouldBe((sleeper, null));
     }
 
@@ -341,11 +360,11 @@ public sealed class ServiceTests(WorkerHost host) : IClassFixture<WorkerHost>
     /// Brings the failure about: the last worker sleeps until the router has forgotten its connection, then it is asked,
     /// hangs with the lock that all share, and all hang. Returns when everybody is answered again.
     /// </summary>
-    private async Task<(int Sleeper, JsonElement Incident)> BlackoutAsync(Func<JsonElement, bool> rescue)
+    private async Task<(int Sleeper, JsonElement Incident, (int Pid, string? Error)? Answer)> BlackoutAsync(Func<JsonElement, bool> rescue)
     {
         var sleeper = (await host.Web.RestartAsync(Machine))[3];
         var connection = (await host.SocketOfAsync(sleeper)).Local;
-        await Wait.UntilAsync("the router has forgotten", async () =>
+        await host.UntilAsync("the router has forgotten", async () =>
         {
             // The others are kept busy, so that they are healthy when it happens.
             await Task.WhenAll(host.Web.AskAsync(1), host.Web.AskAsync(2), host.Web.AskAsync(3));
@@ -353,34 +372,28 @@ public sealed class ServiceTests(WorkerHost host) : IClassFixture<WorkerHost>
         }, Wait.Seconds(40));
 
         var woken = host.Web.AskAsync(4);
-        await Wait.UntilAsync("data is unanswered", async () => (await host.SocketOfAsync(sleeper)).SendQueue > 0, Wait.Seconds(5));
+        await host.UntilAsync("data is unanswered", async () => (await host.SocketOfAsync(sleeper)).SendQueue > 0, Wait.Seconds(5));
         var waiting = host.Web.AskAsync(1);
         JsonElement? found = null;
-        try
+        await host.UntilAsync("the incident of the rescue", async () =>
         {
-            await Wait.UntilAsync("the incident of the rescue", async () =>
-            {
-                found = (await Machine.RunAsync("conn-sidecar", "incidents", "--json")).Split('\n', StringSplitOptions.RemoveEmptyEntries)
-                    .Select(l => JsonDocument.Parse(l).RootElement).Where(rescue).Cast<JsonElement?>().FirstOrDefault();
-                return found is not null;
-            }, Wait.Seconds(45));
-        }
-        catch (TimeoutException e)
-        {
-            throw new TimeoutException($"{e.Message}\n{await Machine.RunAsync("conn-sidecar", "incidents")}\n{await Machine.RunAsync("conn-sidecar", "status")}", e);
-        }
+            found = (await Machine.RunAsync("conn-sidecar", "incidents", "--json")).Split('\n', StringSplitOptions.RemoveEmptyEntries)
+                .Select(l => JsonDocument.Parse(l).RootElement).Where(rescue).Cast<JsonElement?>().FirstOrDefault();
+            return found is not null;
+        }, Wait.Seconds(45));
 
         (await waiting.WaitAsync(Wait.Seconds(20))).Error.ShouldBeNull();
+        (int Pid, string? Error)? answer = null;
         try
         {
-            (await woken.WaitAsync(Wait.Seconds(20))).Error.ShouldNotBeNull();
+            answer = await woken.WaitAsync(Wait.Seconds(20));
         }
         catch (HttpRequestException)
         {
             // Its worker was terminated.
         }
 
-        return (sleeper, found!.Value);
+        return (sleeper, found!.Value, answer);
     }
 
     /// <summary>What bash offers for a line, asked in the way that bash asks.</summary>

@@ -16,6 +16,7 @@ packages=systemd,systemd-sysv,dbus,procps,iproute2,man-db,bash-completion
 packages=$packages,uwsgi-core,uwsgi-plugin-python3,python3-psycopg2
 debootstrap --variant=minbase --include="$packages" bookworm "$directory.new" "$archive"
 
+echo debian >"$directory.new/etc/hostname"
 # Timers that could hold apt's lock while a test installs, or write files between two listings.
 for unit in apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer man-db.timer e2scrub_all.timer fstrim.timer \
   systemd-tmpfiles-clean.timer; do

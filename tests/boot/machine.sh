@@ -9,5 +9,7 @@ mount -t overlay -o "lowerdir=$1,upperdir=$2/upper,workdir=$2/work" overlay "$2/
 # nspawn leaves lock files and directories here when it is killed.
 mkdir -p /run/systemd/nspawn
 mount -t tmpfs -o mode=0755 nspawn /run/systemd/nspawn
-exec systemd-nspawn --quiet --boot --register=no --keep-unit "$4" --machine="$3" --hostname=debian \
-  --directory="$2/root" --console=pipe
+# What nspawn takes from a container and a real host's root has: CAP_NET_ADMIN where a namespace is joined, and
+# pidfd_getfd always.
+exec systemd-nspawn --quiet --boot --register=no --keep-unit "$4" --capability=CAP_NET_ADMIN \
+  --system-call-filter=pidfd_getfd --machine="$3" --directory="$2/root" --console=pipe
