@@ -362,8 +362,19 @@ internal sealed class SidecarLoop : IDisposable
         foreach (var connection in _ownerless)
         {
             connection.OwnerVersion = _owners.IsKnown(connection.Last.Inode) ? _owners.Version : 0;
+            if (_owners.Find(connection.Last.Inode).First is { } owner && IsAgent(owner))
+            {
+                _connections.Ignore(connection);
+            }
         }
+
+        _looked.RemoveAll(connection => connection.IsGone);
     }
+
+    /// <summary>The agent itself (its sessions, its fresh connections), or <c>measure</c> run by hand beside it.</summary>
+    private static bool IsAgent(OwnerInfo owner) =>
+        owner.Identity.Pid == Environment.ProcessId
+        || (owner.Executable is { } executable && executable == Environment.ProcessPath && Path.GetFileName(executable) == "conn-sidecar");
 
     /// <summary>Which connections the short looks until the next full one are for.</summary>
     private void CollectInterests()

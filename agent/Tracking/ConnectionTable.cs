@@ -1,6 +1,7 @@
 using Sidecar.Agent.Judgement;
 using Sidecar.Agent.Judgement.IdleTimeout;
 using Sidecar.Probes;
+using Sidecar.Probes.Ladder;
 using Sidecar.Probes.Namespaces;
 using Sidecar.Probes.SockDiag;
 
@@ -15,12 +16,16 @@ public sealed class ConnectionTable
     /// <summary>One dump may miss a socket that is open (a dump resumes by bucket and index), so absence has to repeat.</summary>
     private const int MissesUntilGone = 2;
 
+    /// <summary>Own sockets remembered as such; a ladder has 32 at most.</summary>
+    private const int MostIgnored = 4096;
+
     private readonly Dictionary<(ulong Namespace, SocketCookie Cookie), TrackedConnection> _connections = [];
     private readonly IReadOnlyList<Upstream> _upstreams;
     private readonly PathTable _paths;
     private readonly SocketVisitor _visitor;
     private readonly List<TrackedConnection> _gone = [];
     private readonly HashSet<ulong> _failed = [];
+    private readonly HashSet<(ulong Namespace, SocketCookie Cookie)> _ignored = [];
 
     // The kernel dumps its table in much the same order each time, so the connection behind the last one is guessed and
     // looked up only where the guess was wrong.
@@ -133,6 +138,18 @@ public sealed class ConnectionTable
         return false;
     }
 
+    /// <summary>Takes a connection out for good: it turned out to be the agent's own.</summary>
+    public void Ignore(TrackedConnection connection)
+    {
+        if (_ignored.Count >= MostIgnored)
+        {
+            _ignored.Clear(); // they are recognised again
+        }
+
+        _ignored.Add((connection.NamespaceInode, connection.Key.Cookie));
+        Remove(connection);
+    }
+
     /// <summary>Takes a connection out: it was destroyed.</summary>
     public void Remove(TrackedConnection connection)
     {
@@ -155,7 +172,8 @@ public sealed class ConnectionTable
         }
         else if (!_connections.TryGetValue((_namespace, socket.Cookie), out connection))
         {
-            if (FindUpstream(socket) is not { } upstream)
+            // Sockets of the agent's own are tools, not patients: keepalives on a ladder would spoil what it measures.
+            if (FindUpstream(socket) is not { } upstream || LadderConnection.IsOurs(socket.Cookie) || _ignored.Contains((_namespace, socket.Cookie)))
             {
                 return;
             }
