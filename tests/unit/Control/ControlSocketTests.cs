@@ -34,7 +34,7 @@ public sealed class ControlSocketTests
         connection.EnumerateObject().Select(p => p.Name).ShouldBe(
         [
             "local", "peer", "pid", "executable", "unit", "upstream", "namespace", "idle_seconds", "verdict", "why",
-            "stuck_seconds", "keepalive", "cookie",
+            "stuck_seconds", "keepalive", "cookie", "session",
         ]);
         connection.GetProperty("local").GetString().ShouldBe("10.0.1.2:40001");
         connection.GetProperty("peer").GetString().ShouldBe("10.0.2.2:5432");
