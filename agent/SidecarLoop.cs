@@ -30,6 +30,9 @@ internal sealed class SidecarLoop : IDisposable
     /// <summary>A description that nobody has asked for since takes up room for this long.</summary>
     private static readonly TimeSpan KeepDescription = TimeSpan.FromSeconds(30);
 
+    private static readonly TimeSpan TidyEvery = TimeSpan.FromSeconds(15);
+    private const long WorthTidying = 16 * 1024 * 1024;
+
     /// <summary>Short looks at more connections than this would no longer be short; the others wait for the full look.</summary>
     private const int MostInterests = 512;
 
@@ -59,7 +62,10 @@ internal sealed class SidecarLoop : IDisposable
     private long _scans;
     private TimeSpan _describedAt;
     private TimeSpan _toldAt;
+    private TimeSpan _nextTidy;
+    private long _allocatedAtTidy;
     private TimeSpan _lookTook;
+    private TimeSpan _ownersTook;
     private TimeSpan _nextScan;
     private TimeSpan _nextNamespaces;
     private TimeSpan _nextNames;
@@ -95,6 +101,7 @@ internal sealed class SidecarLoop : IDisposable
         }
 
         _nextScan = clock();
+        _nextTidy = _nextScan + TidyEvery;
     }
 
     /// <summary>
@@ -158,6 +165,7 @@ internal sealed class SidecarLoop : IDisposable
 
             _incidents?.Retry();
             turned();
+            Tidy();
             planned = Next();
             var wait = planned - _clock();
             if (wait > TimeSpan.Zero && _wake.WaitOne(wait))
@@ -192,12 +200,12 @@ internal sealed class SidecarLoop : IDisposable
     }
 
     /// <summary>One full turn now, however soon after the last one; for benchmarks.</summary>
-    /// <returns>How long looking and finding owners took, and how many connections are watched.</returns>
-    internal (TimeSpan Look, int Connections) TurnAtOnce()
+    /// <returns>How long looking took, how long of that finding owners, and how many connections are watched.</returns>
+    internal (TimeSpan Look, TimeSpan Owners, int Connections) TurnAtOnce()
     {
         _nextScan = _clock();
         Turn(_nextScan);
-        return (_lookTook, _connections.All.Count);
+        return (_lookTook, _ownersTook, _connections.All.Count);
     }
 
     public void Dispose()
@@ -292,6 +300,26 @@ internal sealed class SidecarLoop : IDisposable
         }
     }
 
+    /// <summary>
+    /// Looks leave next to nothing behind, so the collector would not come for hours after a start, or a description of all
+    /// connections, that did. It is called when something has gathered, and gives the room back.
+    /// </summary>
+    private void Tidy()
+    {
+        if (LastTurn < _nextTidy)
+        {
+            return;
+        }
+
+        _nextTidy = LastTurn + TidyEvery;
+        var allocated = GC.GetTotalAllocatedBytes();
+        if (allocated - _allocatedAtTidy > WorthTidying)
+        {
+            GC.Collect(GC.MaxGeneration, GCCollectionMode.Aggressive, blocking: true, compacting: true);
+            _allocatedAtTidy = allocated;
+        }
+    }
+
     /// <summary>When the next look is due.</summary>
     private TimeSpan Next()
     {
@@ -337,7 +365,9 @@ internal sealed class SidecarLoop : IDisposable
         }
 
         _looked.AddRange(_connections.All);
+        var found = _clock();
         FindOwners(now);
+        _ownersTook = _clock() - found;
         return true;
     }
 

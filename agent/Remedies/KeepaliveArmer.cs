@@ -62,6 +62,13 @@ internal sealed class KeepaliveArmer(ProcessReader processes, OwnerTable owners,
         var bound = connection.Path!.IdleTimeout.Lower;
         if (section.Keepalive)
         {
+            if (protection is not null && now >= protection.NextLook && IsSeenToHold(connection, protection, now))
+            {
+                protection.ReviewsSaved++;
+                protection.NextLook = now + Spread(connection);
+                return;
+            }
+
             if (protection is null || now >= protection.NextLook || (protection.Armed is not null && protection.Bound != bound && !protection.IsForTestOnly))
             {
                 Arm(connection, protection, bound, now);
@@ -141,6 +148,7 @@ internal sealed class KeepaliveArmer(ProcessReader processes, OwnerTable owners,
 
         var next = known ?? new Protection { Original = before };
         next.IsApplications = applicationsOwn;
+        next.ReviewsSaved = 0;
         next.Bound = bound;
         next.NextLook = now + Spread(connection);
         connection.Protection = next;
@@ -158,6 +166,14 @@ internal sealed class KeepaliveArmer(ProcessReader processes, OwnerTable owners,
             StartTest(connection, next, now);
         }
     }
+
+    /// <summary>
+    /// A review takes eight system calls. Where the dump shows a keepalive timer that fires in the time that was set, nobody
+    /// has loosened anything, and it can wait; for ten minutes at most, since an application may also have tightened it.
+    /// </summary>
+    private static bool IsSeenToHold(TrackedConnection connection, Protection protection, TimeSpan now) =>
+        protection is { Armed: { } armed, IsForTestOnly: false, IsApplications: false, ReviewsSaved: < 10 } && protection.Bound == connection.Path!.IdleTimeout.Lower
+        && connection.KeepaliveAt(now) is { } at && at <= armed.Idle + (armed.Idle / 8) + TimeSpan.FromSeconds(1);
 
     /// <summary>Connections that were armed in one look are not all reviewed in one look.</summary>
     private static TimeSpan Spread(TrackedConnection connection) => Review * (0.75 + (connection.Key.Cookie.Value % 64 / 128.0));

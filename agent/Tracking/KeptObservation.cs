@@ -11,6 +11,8 @@ public readonly struct KeptObservation
     internal KeptObservation(in SocketObservation socket)
     {
         Info = new KeptInfo(socket.Info);
+        ZeroWindow = socket.Timer == SocketTimer.ZeroWindowProbe
+            || (socket.Info is { HasSendWindow: true, SendWindow: 0, DataSegmentsOut: > 0 } info && (info.NotSentBytes > 0 || info.Unacked > 0));
         Inode = socket.Inode;
         ReceiveQueue = socket.ReceiveQueue;
         TimerExpiresMilliseconds = socket.TimerExpiresMilliseconds;
@@ -29,6 +31,9 @@ public readonly struct KeptObservation
     public TcpState State { get; }
 
     public SocketTimer Timer { get; }
+
+    /// <summary>The peer's window is closed and there is something to send.</summary>
+    public bool ZeroWindow { get; }
 }
 
 /// <summary>The TCP_INFO of a <see cref="KeptObservation"/>; names and units are those of <see cref="TcpInfo"/>.</summary>
@@ -47,13 +52,10 @@ public readonly struct KeptInfo
         TotalRetransmissions = info.TotalRetransmissions;
         SegmentsOut = info.SegmentsOut;
         SegmentsIn = info.SegmentsIn;
-        NotSentBytes = info.NotSentBytes;
         DataSegmentsIn = info.DataSegmentsIn;
         DataSegmentsOut = info.DataSegmentsOut;
-        SendWindow = info.SendWindow;
         Retransmits = info.Retransmits;
         IsPresent = info.IsPresent;
-        HasSendWindow = info.HasSendWindow;
     }
 
     public ulong BytesAcked { get; }
@@ -78,17 +80,11 @@ public readonly struct KeptInfo
 
     public uint SegmentsIn { get; }
 
-    public uint NotSentBytes { get; }
-
     public uint DataSegmentsIn { get; }
 
     public uint DataSegmentsOut { get; }
 
-    public uint SendWindow { get; }
-
     public byte Retransmits { get; }
 
     public bool IsPresent { get; }
-
-    public bool HasSendWindow { get; }
 }

@@ -212,8 +212,7 @@ public sealed class TrackedConnection(SocketKey key, Upstream upstream, ulong na
             HasTcpInfo = info.IsPresent,
             Idle = Positive(now - LastMoved),
             Unacknowledged = info.Unacked,
-            ZeroWindow = Last.Timer == SocketTimer.ZeroWindowProbe
-                || (info.HasSendWindow && info.SendWindow == 0 && (info.NotSentBytes > 0 || info.Unacked > 0) && info.DataSegmentsOut > 0),
+            ZeroWindow = Last.ZeroWindow,
             Timeouts = info.Retransmits,
             AnswerAwaited = _answerAwaited,
             KeepaliveAt = KeepaliveAt(now),
@@ -273,7 +272,8 @@ public sealed class TrackedConnection(SocketKey key, Upstream upstream, ulong na
             : info.LastAckReceivedMilliseconds < info.LastDataReceivedMilliseconds;
     }
 
-    private TimeSpan? KeepaliveAt(TimeSpan now) => Last.Timer switch
+    /// <summary>Idle time at which the keepalive timer that runs on it sends a probe; null where none is seen to run.</summary>
+    internal TimeSpan? KeepaliveAt(TimeSpan now) => Last.Timer switch
     {
         SocketTimer.Keepalive when Last.State == TcpState.Established => Positive(now - LastMoved) + Milliseconds(Last.TimerExpiresMilliseconds),
 

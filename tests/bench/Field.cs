@@ -19,6 +19,8 @@ internal sealed class Field : IAsyncDisposable
 
     private readonly TestLab lab;
     private readonly List<ChildProcess> children = [];
+    private readonly Dictionary<ChildProcess, string> serverOf = [];
+    private readonly List<string> directories = [];
     private int servers;
 
     private Field(TestLab lab) => this.lab = lab;
@@ -53,7 +55,9 @@ internal sealed class Field : IAsyncDisposable
     public async Task<ChildProcess> StartClientAsync(string mode, int count, int port, params IEnumerable<string> further)
     {
         var server = await StartServerAsync();
-        return await StartAsync(lab.Network.Worker, $"{count} clients", [mode, server, Text(port), Text(count), .. further]);
+        var client = await StartAsync(lab.Network.Worker, $"{count} clients", [mode, server, Text(port), Text(count), .. further]);
+        serverOf[client] = server;
+        return client;
     }
 
     /// <summary>Starts processes with one connection each.</summary>
@@ -71,6 +75,12 @@ internal sealed class Field : IAsyncDisposable
         return System.Diagnostics.Stopwatch.GetElapsedTime(began);
     }
 
+    /// <summary>The router forgets the connections of these clients, and no others.</summary>
+    public Task ForgetAsync(ChildProcess clients) => lab.Network.Router.RunAsync(["conntrack", "-D", "-p", "tcp", "--orig-dst", serverOf[clients]]);
+
+    /// <summary>Removes a directory with the field.</summary>
+    public void KeepUntilDisposed(string directory) => directories.Add(directory);
+
     public async ValueTask DisposeAsync()
     {
         foreach (var child in children)
@@ -79,6 +89,7 @@ internal sealed class Field : IAsyncDisposable
         }
 
         await lab.DisposeAsync();
+        directories.ForEach(directory => Directory.Delete(directory, recursive: true));
     }
 
     private async Task<string> StartServerAsync()

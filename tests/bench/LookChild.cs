@@ -40,7 +40,7 @@ internal static class LookChild
 
          """);
 
-    /// <summary>Answers "TOTAL-NS LOOK-NS ALLOCATED-BYTES CONNECTIONS RSS-KB" to each line.</summary>
+    /// <summary>Answers "TOTAL-NS LOOK-NS ALLOCATED-BYTES CONNECTIONS OWNERS-NS" to each line.</summary>
     public static int Run(string network, int port, string directory)
     {
         var configuration = Configuration(network, port, directory);
@@ -52,10 +52,10 @@ internal static class LookChild
         {
             var allocated = GC.GetAllocatedBytesForCurrentThread();
             var began = Stopwatch.GetTimestamp();
-            var (look, connections) = loop.TurnAtOnce();
+            var (look, owners, connections) = loop.TurnAtOnce();
             var total = Stopwatch.GetElapsedTime(began);
             allocated = GC.GetAllocatedBytesForCurrentThread() - allocated;
-            Console.WriteLine(string.Create(CultureInfo.InvariantCulture, $"{total.Ticks * 100} {look.Ticks * 100} {allocated} {connections}"));
+            Console.WriteLine(string.Create(CultureInfo.InvariantCulture, $"{total.Ticks * 100} {look.Ticks * 100} {allocated} {connections} {owners.Ticks * 100}"));
         }
 
         return 0;

@@ -5,7 +5,7 @@
  *   sockets hold ADDRESS PORT COUNT            opens COUNT connections, prints "ready", keeps them
  *   sockets churn ADDRESS PORT COUNT RATE      as hold, then closes the oldest and opens a new one, RATE times a second
  *   sockets ask ADDRESS PORT COUNT             as hold; on SIGUSR1 sends on all at once; prints "NUMBER ended ERRNO SECONDS"
- *                                              for each, as its read returns
+ *                                              for each, as its read returns, and "all COUNT"
  *   sockets fork COUNT ADDRESS PORT            COUNT processes with one connection each
  */
 #define _GNU_SOURCE
@@ -165,6 +165,8 @@ static void ask(int *fds, int count)
             left--;
         }
     }
+    printf("all %d\n", count);
+    fflush(stdout);
     for (;;)
         pause();
 }
