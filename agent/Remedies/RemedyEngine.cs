@@ -353,6 +353,7 @@ internal sealed class RemedyEngine : IDisposable
                 break;
             case RecycleOutcome.Refused:
                 memory.Recycle = RecycleProgress.Refused;
+                _teller.Withheld(connection.Upstream.Name, Remedy.Recycle, Guardrail.NotPermitted);
                 memory.Incident = memory.Incident with { Outcome = "refused", Why = $"{memory.Incident.Why}; {detail}" };
                 break;
             case RecycleOutcome.Failed:
