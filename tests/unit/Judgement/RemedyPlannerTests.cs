@@ -158,6 +158,26 @@ public sealed class RemedyPlannerTests
     }
 
     [Fact]
+    public void An_expired_connection_is_recycled_once_its_death_is_proved()
+    {
+        RemedyPlanner.ForExpired(ToRecycle, proved: true, Calm).ShouldBe(new Decision(Remedy.Recycle, null));
+        RemedyPlanner.ForExpired(ToRecycle, proved: false, Calm).ShouldBe(Decision.Nothing);
+        RemedyPlanner.ForExpired(ToRecycle with { RecycleEnabled = false }, proved: true, Calm).ShouldBe(Decision.Nothing);
+        RemedyPlanner.ForExpired(ToRecycle with { Recycle = RecycleProgress.Helped }, proved: true, Calm).ShouldBe(Decision.Nothing);
+    }
+
+    [Fact]
+    public void An_expired_connection_has_the_same_guardrails()
+    {
+        Guardrail? By(StuckCase expired, Circumstances now) => RemedyPlanner.ForExpired(expired, proved: true, now).WithheldBy;
+        By(ToRecycle with { Declared = false }, Calm).ShouldBe(Guardrail.NotDeclared);
+        By(ToRecycle with { PathUp = false }, Calm).ShouldBe(Guardrail.PathDown);
+        By(ToRecycle, Calm with { TickLate = true }).ShouldBe(Guardrail.LateTick);
+        By(ToRecycle, Calm with { CommonMode = true, RecycleRateLeft = false }).ShouldBe(Guardrail.CommonMode);
+        By(ToRecycle, Calm with { Observe = true }).ShouldBe(Guardrail.Observe);
+    }
+
+    [Fact]
     public void Every_guardrail_and_remedy_has_a_name_of_its_own()
     {
         Enum.GetValues<Guardrail>().Select(guardrail => guardrail.ToName()).ShouldBeUnique();

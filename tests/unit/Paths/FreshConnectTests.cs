@@ -1,0 +1,64 @@
+using System.Net;
+using System.Net.Sockets;
+using Shouldly;
+using Sidecar.Probes.Namespaces;
+using Sidecar.Probes.Paths;
+using Xunit;
+
+namespace Sidecar.UnitTests.Paths;
+
+public sealed class FreshConnectTests : IDisposable
+{
+    private readonly NetworkNamespace _network = NetworkNamespace.OpenOwn(1);
+    private readonly Socket _listener = new(AddressFamily.InterNetwork, SocketType.Stream, ProtocolType.Tcp);
+
+    public FreshConnectTests() => _listener.Bind(new IPEndPoint(IPAddress.Loopback, 0));
+
+    public void Dispose()
+    {
+        _listener.Dispose();
+        _network.Dispose();
+    }
+
+    [Fact]
+    public async Task To_a_listening_server_it_succeeds_and_is_closed_by_a_fin()
+    {
+        _listener.Listen(1);
+        var result = await Try(IPAddress.Loopback);
+        result.Outcome.ShouldBe(FreshConnectOutcome.Connected, result.Detail);
+        result.SynRetransmissions.ShouldBe(0);
+        using var accepted = await _listener.AcceptAsync();
+        (await accepted.ReceiveAsync(new byte[1])).ShouldBe(0);
+    }
+
+    [Fact]
+    public async Task It_comes_from_the_address_it_is_told()
+    {
+        _listener.Listen(1);
+        (await Try(IPAddress.Parse("127.0.0.77"))).Outcome.ShouldBe(FreshConnectOutcome.Connected);
+        using var accepted = await _listener.AcceptAsync();
+        ((IPEndPoint)accepted.RemoteEndPoint!).Address.ShouldBe(IPAddress.Parse("127.0.0.77"));
+    }
+
+    [Fact]
+    public async Task From_an_address_that_is_no_longer_ours_the_kernel_chooses()
+    {
+        _listener.Listen(1);
+        (await Try(IPAddress.Parse("192.0.2.77"))).Outcome.ShouldBe(FreshConnectOutcome.Connected);
+    }
+
+    [Fact]
+    public async Task Where_nothing_listens_it_is_refused() => (await Try(IPAddress.Loopback)).Outcome.ShouldBe(FreshConnectOutcome.Refused);
+
+    [Fact]
+    public async Task Cancelled_it_says_nothing_of_the_path()
+    {
+        using var cancelled = new CancellationTokenSource();
+        await cancelled.CancelAsync();
+        (await FreshConnect.TryAsync(_network, IPAddress.Loopback, (IPEndPoint)_listener.LocalEndPoint!, TimeSpan.FromSeconds(1), cancelled.Token))
+            .Outcome.ShouldBe(FreshConnectOutcome.NotTried);
+    }
+
+    private Task<FreshConnectResult> Try(IPAddress source) =>
+        FreshConnect.TryAsync(_network, source, (IPEndPoint)_listener.LocalEndPoint!, TimeSpan.FromSeconds(20), CancellationToken.None);
+}
