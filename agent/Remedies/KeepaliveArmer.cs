@@ -105,9 +105,16 @@ internal sealed class KeepaliveArmer(ProcessReader processes, OwnerTable owners,
 
         var section = connection.Upstream.Section;
         var owner = owners.Find(connection.Last.Inode);
-        if (owner.First is null || protection?.IsApplications == true)
+        if (owner.First is null)
         {
-            (connection.Protection ??= new Protection()).NextLook = now + Retry;
+            // Not looked for yet, or not found yet: asked for again at the next look, which costs nothing. A path may
+            // forget within seconds.
+            return;
+        }
+
+        if (protection?.IsApplications == true)
+        {
+            protection.NextLook = now + Retry;
             return;
         }
 
@@ -142,7 +149,11 @@ internal sealed class KeepaliveArmer(ProcessReader processes, OwnerTable owners,
         if (result != TouchResult.Done)
         {
             Refused(connection, result);
-            (connection.Protection ??= new Protection()).NextLook = now + Retry;
+            if (result != TouchResult.Gone)
+            {
+                (connection.Protection ??= new Protection()).NextLook = now + Retry;
+            }
+
             return;
         }
 
