@@ -4,6 +4,8 @@ using System.Text.RegularExpressions;
 namespace Sidecar.LabTests;
 
 /// <summary>What a stranger does first: clone, <c>make demo</c>.</summary>
+// It publishes the agent, which takes all of a small machine: after the others, not beside them.
+[Collection("alone")]
 public sealed partial class DemoTests
 {
     [Fact]
