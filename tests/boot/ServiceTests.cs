@@ -65,14 +65,23 @@ public sealed class WorkerHost : IAsyncLifetime
         }
         catch (TimeoutException e)
         {
-            var agent = await Machine.TryRunAsync("sh", "-c", "conn-sidecar status; conn-sidecar incidents; journalctl --no-pager -u conn-sidecar -n 20");
-            throw new TimeoutException($"{e.Message}\n{agent.Output}{agent.Error}", e);
+            throw new TimeoutException($"{e.Message}\n{await AgentsViewAsync()}", e);
         }
     }
 
+    private async Task<string> AgentsViewAsync()
+    {
+        var agent = await Machine.TryRunAsync("sh", "-c", "conn-sidecar status; conn-sidecar incidents; journalctl --no-pager -u conn-sidecar -n 20");
+        return agent.Output + agent.Error;
+    }
+
     /// <summary>The kernel's view of a worker's connection; the worker by its number inside the machine.</summary>
-    internal async Task<SocketState> SocketOfAsync(int pid) =>
-        (await Lab.DatabaseSocketsAsync()).Single(s => s.Pid is { } owner && PidInside(owner) == pid);
+    internal async Task<SocketState> SocketOfAsync(int pid)
+    {
+        var sockets = await Lab.DatabaseSocketsAsync();
+        return sockets.SingleOrDefault(s => s.Pid is { } owner && PidInside(owner) == pid)
+            ?? throw new InvalidOperationException($"worker {pid} has no connection, but there are:\n{string.Join('\n', sockets.Select(s => s.Details))}\n{await AgentsViewAsync()}");
+    }
 
     private static int PidInside(int pid)
     {
@@ -165,7 +174,8 @@ public sealed class ServiceTests(WorkerHost host) : IClassFixture<WorkerHost>
     [Fact]
     public async Task A_killed_agent_comes_back_and_its_keepalives_hold_meanwhile()
     {
-        await host.ConfigureAsync("keepalive = on", idleTimeout: "10s");
+        // Well below the router's 10 s, so that a slow machine arms in time as well.
+        await host.ConfigureAsync("keepalive = on", idleTimeout: "4s");
         var worker = (await host.Web.RestartAsync(Machine))[0];
         await host.UntilAsync("the agent has armed a keepalive", async () => (await host.SocketOfAsync(worker)).Timer.StartsWith("keepalive,", StringComparison.Ordinal), Wait.Seconds(20));
         var killed = await Machine.MainPidAsync();
@@ -173,10 +183,13 @@ public sealed class ServiceTests(WorkerHost host) : IClassFixture<WorkerHost>
         await Machine.RunAsync("kill", "-KILL", $"{killed}");
 
         await host.UntilAsync("the agent is dead", async () => (await Machine.TryRunAsync("test", "-e", $"/proc/{killed}")).ExitCode == 1, Wait.Seconds(5));
-        (await host.SocketOfAsync(worker)).Timer.ShouldStartWith("keepalive,");
+        var held = await host.SocketOfAsync(worker);
+        held.Timer.ShouldStartWith("keepalive,");
+        var connection = held.Local;
         await host.UntilAsync("another agent is active", async () => await Machine.UnitAsync("ActiveState") == "active" && await Machine.MainPidAsync() is not 0 and var pid && pid != killed, Wait.Seconds(20));
         (await Machine.UnitAsync("NRestarts")).ShouldBe("1");
-        (await host.SocketOfAsync(worker)).Timer.ShouldStartWith("keepalive,");
+        await Wait.ThroughoutAsync(host.Lab.Options.IdleTimeout + Wait.Seconds(2), async () => (await host.Lab.Router.KnowsAsync(connection)).ShouldBeTrue());
+        (await host.Web.AskAsync(1)).ShouldBe((worker, null));
     }
 
     [Fact]
