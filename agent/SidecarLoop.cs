@@ -31,7 +31,7 @@ internal sealed class SidecarLoop : IDisposable
     private static readonly TimeSpan KeepDescription = TimeSpan.FromSeconds(30);
 
     private static readonly TimeSpan TidyEvery = TimeSpan.FromSeconds(15);
-    private const long WorthTidying = 16 * 1024 * 1024;
+    private const long WorthTidying = 8 * 1024 * 1024;
 
     /// <summary>Short looks at more connections than this would no longer be short; the others wait for the full look.</summary>
     private const int MostInterests = 512;
@@ -315,6 +315,11 @@ internal sealed class SidecarLoop : IDisposable
         var allocated = GC.GetTotalAllocatedBytes();
         if (allocated - _allocatedAtTidy > WorthTidying)
         {
+            _connections.TrimExcess();
+            _owners.TrimExcess();
+            _looked.TrimExcess();
+            _ownerless.Clear();
+            _ownerless.TrimExcess();
             GC.Collect(GC.MaxGeneration, GCCollectionMode.Aggressive, blocking: true, compacting: true);
             _allocatedAtTidy = allocated;
         }

@@ -6,14 +6,14 @@
 # Quick when nothing is missing. Needs root or sudo only when something is.
 set -eu
 
-# The lab: namespaces and router, PostgreSQL 15, uWSGI with a psycopg2 application, setpriv and capsh; and what else
+# The lab: namespaces and router, a C compiler for its many sockets, PostgreSQL 15, uWSGI with a psycopg2 application, setpriv and capsh; and what else
 # stands between workers and back-ends: gunicorn, pgbouncer, redis, HAProxy; and Prometheus with promtool, which watches.
-lab="iproute2 nftables conntrack procps util-linux libcap2-bin postgresql-15 uwsgi-core uwsgi-plugin-python3 python3-psycopg2"
+lab="gcc libc6-dev iproute2 nftables conntrack procps util-linux libcap2-bin postgresql-15 uwsgi-core uwsgi-plugin-python3 python3-psycopg2"
 lab="$lab gunicorn pgbouncer redis-server python3-redis haproxy prometheus"
 # The package: its build, its lint, and a Debian root to install it in.
 deb="debhelper fakeroot lintian debootstrap systemd-container man-db binutils"
-# The benchmarks: the lab, a C compiler for the minimal dump that the sweep is compared with, and what else it is compared with.
-bench="$lab gcc libc6-dev prometheus-node-exporter"
+# The benchmarks: the lab, and what a look is compared with.
+bench="$lab prometheus-node-exporter"
 
 [ $# -gt 0 ] || set -- lab
 wanted=

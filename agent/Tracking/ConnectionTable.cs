@@ -36,7 +36,7 @@ public sealed class ConnectionTable
     private ulong _namespace;
     private TimeSpan _now;
     private DateTimeOffset _utcNow;
-    private long _scan;
+    private int _scan;
 
     public ConnectionTable(IReadOnlyList<Upstream> upstreams, PathTable paths)
     {
@@ -108,7 +108,7 @@ public sealed class ConnectionTable
         {
             if (_failed.Contains(connection.NamespaceInode))
             {
-                connection.LastScan++;
+                connection.LastScan = _scan; // not taken for missed
             }
             else if (_scan - connection.LastScan >= MissesUntilGone)
             {
@@ -148,6 +148,16 @@ public sealed class ConnectionTable
 
         _ignored.Add((connection.NamespaceInode, connection.Key.Cookie));
         Remove(connection);
+    }
+
+    /// <summary>Gives back what growing has left over.</summary>
+    internal void TrimExcess()
+    {
+        _connections.TrimExcess(_connections.Count + (_connections.Count / 16));
+        _order.TrimExcess();
+        _newOrder.Clear();
+        _newOrder.TrimExcess();
+        _newOrder.EnsureCapacity(_order.Count);
     }
 
     /// <summary>Takes a connection out: it was destroyed.</summary>

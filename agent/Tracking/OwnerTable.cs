@@ -125,6 +125,13 @@ public sealed class OwnerTable(ProcessReader processes, IReadOnlyList<WorkersSec
         return Find(inode);
     }
 
+    /// <summary>Gives back what growing has left over.</summary>
+    internal void TrimExcess()
+    {
+        _owners.TrimExcess();
+        _unknown.TrimExcess();
+    }
+
     /// <summary>Whether the owner of a socket is known.</summary>
     internal bool IsKnown(uint inode) => _owners.IsKnown(inode);
 

@@ -53,7 +53,7 @@ public sealed class TrackedConnection(SocketKey key, Upstream upstream, ulong na
     public TimeSpan LastLook { get; private set; }
 
     /// <summary>Number of the last full look that saw it.</summary>
-    public long LastScan { get; set; }
+    public int LastScan { get; set; }
 
     /// <summary>Its place in the last full look, a hint for the next one; -1 before the first.</summary>
     internal int Place { get; set; } = -1;

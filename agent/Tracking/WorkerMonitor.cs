@@ -99,7 +99,12 @@ internal sealed class WorkerMonitor(ProcessReader processes, OwnerTable owners)
     private void Count(IReadOnlyCollection<TrackedConnection> connections)
     {
         var before = _bytes;
-        _bytes = new Dictionary<TrackedConnection, ulong>(connections.Count);
+        if (_workers.Count == 0)
+        {
+            return; // nobody to count for: no pass over all connections
+        }
+
+        _bytes = new Dictionary<TrackedConnection, ulong>(before.Count);
         foreach (var worker in _workers.Values)
         {
             worker.BeginCount();

@@ -11,7 +11,7 @@ public readonly record struct SocketOwner(ProcessIdentity Process, int Descripto
 /// </summary>
 public sealed class SocketOwners(ProcessReader processes)
 {
-    private readonly Dictionary<uint, SocketOwner> _first = [];
+    private readonly Dictionary<uint, Packed> _first = [];
 
     // Sockets that were inherited over fork: their further owners.
     private readonly Dictionary<uint, List<SocketOwner>> _further = [];
@@ -23,10 +23,13 @@ public sealed class SocketOwners(ProcessReader processes)
     public bool TryFind(uint inode, out SocketOwner first, out int count)
     {
         count = 0;
-        if (!_first.TryGetValue(inode, out first))
+        first = default;
+        if (!_first.TryGetValue(inode, out var packed))
         {
             return false;
         }
+
+        first = packed.Owner;
 
         count = _further.Count > 0 && _further.TryGetValue(inode, out var more) ? 1 + more.Count : 1;
         return true;
@@ -37,7 +40,7 @@ public sealed class SocketOwners(ProcessReader processes)
     /// <summary>Owners as last found; empty where none are known.</summary>
     public IEnumerable<SocketOwner> Find(uint inode)
     {
-        if (!_first.TryGetValue(inode, out var first))
+        if (!TryFind(inode, out var first, out _))
         {
             return [];
         }
@@ -51,10 +54,13 @@ public sealed class SocketOwners(ProcessReader processes)
         _further.Remove(inode);
     }
 
+    /// <summary>Gives back what growing has left over.</summary>
+    public void TrimExcess() => _first.TrimExcess(_first.Count + (_first.Count / 16));
+
     /// <summary>Forgets the sockets of processes that have ended; true where there were any. Another process may hold them still.</summary>
     public bool ForgetAll(IReadOnlySet<ProcessIdentity> ended)
     {
-        var inodes = _first.Where(pair => ended.Contains(pair.Value.Process)).Select(pair => pair.Key)
+        var inodes = _first.Where(pair => ended.Contains(pair.Value.Owner.Process)).Select(pair => pair.Key)
             .Concat(_further.Where(pair => pair.Value.Exists(owner => ended.Contains(owner.Process))).Select(pair => pair.Key)).ToList();
         inodes.ForEach(Forget);
         return inodes.Count > 0;
@@ -107,7 +113,7 @@ public sealed class SocketOwners(ProcessReader processes)
             foreach (var (fd, inode) in held)
             {
                 var owner = new SocketOwner(stat.Identity, fd);
-                if (_first.TryAdd(inode, owner) || _first[inode].Process.Pid == pid)
+                if (_first.TryAdd(inode, new Packed(owner)) || _first[inode].Owner.Process.Pid == pid)
                 {
                     continue;
                 }
@@ -123,5 +129,15 @@ public sealed class SocketOwners(ProcessReader processes)
                 }
             }
         }
+    }
+
+    /// <summary>A <see cref="SocketOwner"/> in 16 bytes instead of 24.</summary>
+    private readonly struct Packed(in SocketOwner owner)
+    {
+        private readonly ulong _start = owner.Process.StartTicks;
+        private readonly int _pid = owner.Process.Pid;
+        private readonly int _descriptor = owner.Descriptor;
+
+        public SocketOwner Owner => new(new ProcessIdentity(_pid, _start), _descriptor);
     }
 }
