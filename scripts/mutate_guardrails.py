@@ -81,7 +81,7 @@ def main():
             with open(path, "w", encoding="utf-8") as file:
                 file.write(after)
             try:
-                built = run(tree, *build)
+                built = run(tree, *build, "--no-restore")
                 if built.returncode != 0:
                     verdict = "DOES NOT COMPILE\n" + built.stdout[-1500:]
                     failures += 1

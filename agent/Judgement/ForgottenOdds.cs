@@ -42,6 +42,12 @@ public static class ForgottenOdds
     /// <summary>Bursts of loss last about this long, and seldom much longer; what lasts is an outage, which fresh connections tell.</summary>
     private static readonly TimeSpan Burst = TimeSpan.FromSeconds(1);
 
+    /// <summary>Failure rate to reckon with while a connection rests: 10 % loss each way.</summary>
+    private const double Patient = 0.19;
+
+    /// <summary>And where it rested longer than the path is known to survive: 6 % each way, so that five probes are enough.</summary>
+    private const double PatientWhenExpired = 0.12;
+
     /// <summary>No middlebox known forgets sooner: shorter gaps are no gaps.</summary>
     public static readonly TimeSpan ShortestGap = TimeSpan.FromSeconds(5);
 
@@ -52,6 +58,16 @@ public static class ForgottenOdds
         var aliveWithLoss = Math.Pow(q, stall.FailedTransmissions);
         var aliveAfterBlip = (path.WasDownDuringStall ? 1.0 : path.BlipRate) * Math.Pow(q, stall.ConfirmedFailures);
         return Prior(stall, path) / (aliveWithLoss + aliveAfterBlip + AliveInBurst(stall, path));
+    }
+
+    /// <summary>
+    /// The same for a resting connection whose keepalive probes go unanswered. Nobody waits for it and little is known of
+    /// the loss on a path that rests, so the path is held to be as bad as one may be.
+    /// </summary>
+    public static double OfResting(in StallEvidence probing, in PathEvidence path)
+    {
+        var worst = path.IdleTimeoutUpper is { } upper && probing.IdleBefore >= upper ? PatientWhenExpired : Patient;
+        return Of(probing, path with { TransmissionFailureRate = Math.Max(path.TransmissionFailureRate, worst) });
     }
 
     /// <summary>

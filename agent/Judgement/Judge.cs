@@ -78,7 +78,7 @@ public static class Judge
     /// </summary>
     private static Judged Probed(in ConnectionEvidence connection, in StallEvidence probing, in PathEvidence path)
     {
-        var odds = ForgottenOdds.Of(probing, path);
+        var odds = ForgottenOdds.OfResting(probing, path);
         return path.State switch
         {
             PathState.Down => new(Verdict.Outage, Reason.ProbesAndPathDown, odds),

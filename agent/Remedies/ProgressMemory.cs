@@ -21,6 +21,10 @@ internal sealed class ProgressMemory
         }
     }
 
+    /// <summary>Whether the last look at a connection, which may have gone since and not be missed yet, showed progress after the stall had begun.</summary>
+    public static bool MovedSince(TrackedConnection connection, TimeSpan stallStart) =>
+        ProgressProbe.Age(connection.Last) is { } age && connection.LastLook - age > stallStart + ProgressProbe.Margin;
+
     /// <summary>Whether the process made progress on a connection that is gone, after the stall had begun.</summary>
     public bool MovedSince(ProcessIdentity process, TimeSpan stallStart) =>
         _progress.TryGetValue(process, out var at) && at > stallStart + ProgressProbe.Margin;

@@ -292,7 +292,7 @@ internal sealed class RemedyEngine : IDisposable
             SoleOwnerKnown = ownership.IsSole,
             Protected = owner is not null && (owner.Identity.Pid == 1 || owner.Identity.Pid == Environment.ProcessId || owner.IsKernelThread),
             NamedForTermination = named,
-            OtherProgress = worthAsking ? MadeProgress(connection, owner!.Identity, memory.StallStart, network!, now) : null,
+            OtherProgress = worthAsking ? MadeProgress(connection, owner!.Identity, memory.StallStart, network!, all, now) : null,
             HungFirst = group is not null && IsFirstHung(memory.StallStart, group, all),
             GroupBusy = group?.IsBusyAt(now) ?? false,
             BudgetLeft = group?.Budget.IsLeftAt(now) ?? false,
@@ -300,8 +300,10 @@ internal sealed class RemedyEngine : IDisposable
     }
 
     /// <summary>On a connection that is open, or on one that has gone since; null where that cannot be seen.</summary>
-    private bool? MadeProgress(TrackedConnection stuck, ProcessIdentity process, TimeSpan stallStart, Probes.Namespaces.NetworkNamespace network, TimeSpan now) =>
-        _progress.MovedSince(process, stallStart) ? true : ProgressProbe.MovedSince(now - stallStart, process.Pid, stuck.Last.Inode, network, _processes);
+    private bool? MadeProgress(TrackedConnection stuck, ProcessIdentity process, TimeSpan stallStart, Probes.Namespaces.NetworkNamespace network, IReadOnlyCollection<TrackedConnection> all, TimeSpan now) =>
+        _progress.MovedSince(process, stallStart) || all.Any(other => other != stuck && ProgressMemory.MovedSince(other, stallStart) && _owners.Find(other.Last.Inode).First?.Identity == process)
+            ? true
+            : ProgressProbe.MovedSince(now - stallStart, process.Pid, stuck.Last.Inode, network, _processes);
 
     private bool IsFirstHung(TimeSpan stallStart, WorkerGroup group, IReadOnlyCollection<TrackedConnection> all)
     {

@@ -614,7 +614,8 @@ internal sealed class SimulatedAgent : Actor
             SoleOwnerKnown = process.Alive && !_world.IsInheritedSocket(process),
             Protected = false,
             NamedForTermination = group?.Section.Terminate == true,
-            OtherProgress = _progress.MovedSince(process.Identity, memory.StallStart) || process.Threads.SelectMany(thread => thread.Connections)
+            OtherProgress = _progress.MovedSince(process.Identity, memory.StallStart)
+                || _all.Exists(other => other != connection && other.Thread.Process == process && ProgressMemory.MovedSince(other.Tracked!, memory.StallStart)) || process.Threads.SelectMany(thread => thread.Connections)
                 .Any(other => other != connection && ProgressProbe.Shows(other.Socket.Observe(now), silence)),
             HungFirst = group is not null && IsFirstHung(memory.StallStart, group),
             GroupBusy = group is not null && (_endings.ContainsKey(group.Section.Name) || group.IsBusyAt(now)),
@@ -655,8 +656,7 @@ internal sealed class SimulatedAgent : Actor
 
         if (connection.IsLive(now))
         {
-            _report.WrongRecycles++;
-            _report.Violation(_world, now, "live", $"{connection} was recycled alive; {Conditions(connection.Path)}; {Explanation.Of(connection.Tracked, now)}, odds {connection.Tracked.Judged.Odds:0.#e0}, rate {connection.Tracked.Path!.Loss.RateAt(now):0.000}");
+            _report.WrongRecycle(_world, connection.Path, now, $"{connection} was recycled alive; {Conditions(connection.Path)}; {Explanation.Of(connection.Tracked, now)}, odds {connection.Tracked.Judged.Odds:0.#e0}, rate {connection.Tracked.Path!.Loss.RateAt(now):0.000}");
         }
 
         CheckOutage(connection, now, "recycled");

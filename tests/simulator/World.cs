@@ -116,7 +116,7 @@ internal sealed class World
 
         foreach (var connection in Connections)
         {
-            _report.ConnectionHours += (Length - connection.Established).TotalHours;
+            Count(connection, Length);
         }
 
         _report.Worlds++;
@@ -156,8 +156,15 @@ internal sealed class World
     internal void Left(SimulatedConnection connection, TimeSpan now)
     {
         Connections.Remove(connection);
-        _report.ConnectionHours += (now - connection.Established).TotalHours;
+        Count(connection, now);
         Agent.NoteEnd(connection);
+    }
+
+    private void Count(SimulatedConnection connection, TimeSpan until)
+    {
+        var hours = (until - connection.Established).TotalHours;
+        _report.ConnectionHours += hours;
+        _report.HoursInBursts += connection.Path.IsBursty ? hours : 0;
     }
 
     /// <summary>A connection is about to end: if it was silent and dead, how long did its worker hang?</summary>

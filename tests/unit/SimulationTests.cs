@@ -13,6 +13,8 @@ public sealed class SimulationTests
         var report = Simulation.Run(seed: 1, hours: 6_000);
         report.Violations.Select(violation => $"scripts/simulate.sh --replay {violation.Seed}   # {violation.Kind}: {violation.Text}").ShouldBeEmpty();
 
+        report.TooManyWrongInBursts.ShouldBeFalse($"{report.WrongInBursts} in {report.HoursInBursts:0} hours");
+
         // Of everything that is to be safe, there has to have been enough.
         report.Recycled.ShouldBeGreaterThan(500);
         report.Expired.ShouldBeGreaterThan(100);

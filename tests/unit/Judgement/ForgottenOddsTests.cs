@@ -81,6 +81,16 @@ public sealed class ForgottenOddsTests
     }
 
     [Fact]
+    public void For_a_resting_connection_there_is_time()
+    {
+        bool IsExpired(TimeSpan gap, int probes, int confirmed) => ForgottenOdds.OfResting(Stall(gap, probes, confirmed), CleanPath) >= ForgottenOdds.Conclusive;
+        IsExpired(Expired, probes: 4, confirmed: 3).ShouldBeFalse();
+        IsExpired(Expired, probes: 5, confirmed: 4).ShouldBeTrue();
+        IsExpired(Idle, probes: 8, confirmed: 7).ShouldBeFalse();
+        IsExpired(Idle, probes: 9, confirmed: 8).ShouldBeTrue();
+    }
+
+    [Fact]
     public void After_an_outage_only_transmissions_sent_while_the_path_was_up_count()
     {
         var after = CleanPath with { WasDownDuringStall = true };

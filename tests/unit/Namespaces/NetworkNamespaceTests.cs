@@ -86,7 +86,7 @@ public sealed class NetworkNamespaceTests : IDisposable
     private static bool Sees(NetworkNamespace network, SocketCookie cookie)
     {
         var seen = false;
-        network.Diagnostics.Dump(2, SockDiagClient.StatesOfConnections, [], withInfo: false, (in SocketObservation socket) => seen |= socket.Cookie == cookie);
+        network.Diagnostics.Dump(SockDiagClient.StatesOfConnections, [], withInfo: false, (in SocketObservation socket) => seen |= socket.Cookie == cookie);
         return seen;
     }
 }

@@ -144,10 +144,10 @@ public sealed class InetDiagWireTests
     public void Requests_have_the_kernels_sizes()
     {
         var buffer = new byte[256];
-        InetDiagWire.WriteDump(buffer, 1, 2, 0xfff, InetDiagWire.ExtensionInfo, []).ShouldBe(16 + 56);
-        InetDiagWire.WriteDump(buffer, 1, 2, 0xfff, 0, new byte[20]).ShouldBe(16 + 56 + 4 + 20);
-        BitConverter.ToUInt32(buffer).ShouldBe(16u + 56 + 4 + 20);
-        BitConverter.ToUInt16(buffer, 72).ShouldBe((ushort)24);
+        InetDiagWire.WriteDump(buffer, 1, 0xfff, InetDiagWire.ExtensionInfo, []).ShouldBe(16 + 60);
+        InetDiagWire.WriteDump(buffer, 1, 0xfff, 0, new byte[20]).ShouldBe(16 + 60 + 4 + 20);
+        BitConverter.ToUInt32(buffer).ShouldBe(16u + 60 + 4 + 20);
+        BitConverter.ToUInt16(buffer, 76).ShouldBe((ushort)24);
         InetDiagWire.WriteSingle(buffer, 1, InetDiagWire.SOCK_DESTROY, InetDiagWire.NLM_F_REQUEST, default, 0).ShouldBe(16 + 56);
     }
 

@@ -31,7 +31,7 @@ public sealed class ForeignSocketTests : IDisposable
         var client = (IPEndPoint)_accepted.RemoteEndPoint!;
         using var diagnostics = SockDiagClient.Open();
         SocketObservation? found = null;
-        diagnostics.Dump(2, SockDiagClient.StatesOfConnections, [], withInfo: false, (in SocketObservation socket) =>
+        diagnostics.Dump(SockDiagClient.StatesOfConnections, [], withInfo: false, (in SocketObservation socket) =>
         {
             if (socket.Local.Port == client.Port && socket.Peer.Port == port)
             {
