@@ -82,6 +82,9 @@ public sealed class RecycleTests
         var agent = await lab.StartAgentAsync(BlackoutAssertions.EverythingAllowed);
         await lab.Web.WarmUpAsync();
         var before = lab.Web.Workers();
+
+        // Idle for longer than what counts as being in use; otherwise more silence would be wanted.
+        await Wait.UntilAsync("all have rested", async () => await agent.StatusAsync() is { Count: 4 } all && all.All(c => c.IdleSeconds > 6), Wait.Seconds(30));
         await lab.Router.ForgetAsync();
 
         // Without the shared lock, so that all of them hang at the same time.
