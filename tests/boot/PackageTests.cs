@@ -163,11 +163,16 @@ public sealed partial class PackageTests
         IReadOnlyList<string> build = ["env", "-C", place, "sh", "scripts/deb.sh"];
         if (user is not null)
         {
-            await Command.RunAsync("chown", ["-R", $"{user}:", Path.GetDirectoryName(place)!]);
+            // Packages that are here need not be fetched again; the user gets copies, since it could not run the tools among them.
+            var packages = (await Command.RunAsync("dotnet", ["nuget", "locals", "global-packages", "--list"])).Split(':', 2)[1].Trim();
+            var home = Path.GetDirectoryName(place)!;
+            await Command.RunAsync("mkdir", ["-p", $"{home}/.nuget"]);
+            await Command.RunAsync("cp", ["-a", "--reflink=auto", packages.TrimEnd('/'), $"{home}/.nuget/packages"]);
+            await Command.RunAsync("chown", ["-R", $"{user}:", home]);
             build =
             [
                 "setpriv", "--reuid", user, "--regid", "nogroup", "--clear-groups", "--",
-                "env", "-C", place, $"HOME={Path.GetDirectoryName(place)}", "sh", "scripts/deb.sh",
+                "env", "-C", place, $"HOME={home}", "sh", "scripts/deb.sh",
             ];
         }
 
