@@ -9,6 +9,8 @@ using Sidecar.Probes.Sockets;
 namespace Sidecar.LabTests.Prevention;
 
 /// <summary>While a duplicate of a socket is open its owner's close() sends no FIN.</summary>
+// It keeps a core busy all the time: after the others, not beside them.
+[Collection("alone")]
 public sealed class FinTests
 {
     private const int Closes = 10_000;
