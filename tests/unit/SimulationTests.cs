@@ -17,7 +17,7 @@ public sealed class SimulationTests
 
         // Of everything that is to be safe, there has to have been enough.
         report.Recycled.ShouldBeGreaterThan(500);
-        report.Expired.ShouldBeGreaterThan(100);
+        report.Expired.ShouldBeGreaterThan(40);
         report.Terminated.ShouldBeGreaterThan(5);
     }
 
