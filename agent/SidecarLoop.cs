@@ -576,7 +576,7 @@ internal sealed class SidecarLoop : IDisposable
             Duration = duration,
             Mode = _configuration.Agent.Mode == AgentMode.Observe ? "observe" : "protect",
             Connections = connections,
-            Upstreams = [.. _upstreams.Select(Status)],
+            Upstreams = [.. _upstreams.Select(upstream => Status(upstream, now))],
             Workers = _workers.Look(_connections.All, now),
             Limitations = limitations,
         };
@@ -612,10 +612,11 @@ internal sealed class SidecarLoop : IDisposable
         };
     }
 
-    private UpstreamStatus Status(Upstream upstream)
+    private UpstreamStatus Status(Upstream upstream, TimeSpan now)
     {
         var last = _paths.All.Where(path => path.Upstream == upstream && path.Last is not null).Select(path => path.Last!).MaxBy(probe => probe.Ended);
         var (lower, upper) = IdleTimeout(upstream);
+        var server = _sessions?.Find(upstream.Name)?.ViewAt(now)?.Look;
         return new UpstreamStatus
         {
             Name = upstream.Name,
@@ -624,7 +625,9 @@ internal sealed class SidecarLoop : IDisposable
             PathRoundTrip = last is { Up: true } ? last.Result.Elapsed : null,
             IdleTimeoutLower = lower,
             IdleTimeoutUpper = upper,
-            Advice = Advisor.For(upstream.Section, lower, _sessions?.Find(upstream.Name)?.Settings),
+            ConnectionLimit = server?.ConnectionLimit,
+            ServerConnections = server?.Connections,
+            Advice = Advisor.For(upstream.Section, lower, _paths.All.Any(path => path.Upstream == upstream && path.CountsDataOnly), _sessions?.Find(upstream.Name)?.Settings),
         };
     }
 

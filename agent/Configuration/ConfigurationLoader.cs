@@ -315,6 +315,7 @@ internal static partial class ConfigurationLoader
             Direction = reader.Choice("direction", upstream.Direction, ("outbound", UpstreamDirection.Outbound), ("inbound", UpstreamDirection.Inbound)),
             Protocol = reader.Choice("protocol", upstream.Protocol, ("tcp", UpstreamProtocol.Tcp), ("postgresql", UpstreamProtocol.PostgreSql)),
             IdleTimeout = ReadIdleTimeout(reader, upstream.IdleTimeout),
+            RefreshedBy = reader.Choice("refreshed-by", upstream.RefreshedBy, ("segments", IdleClock.Segments), ("data", IdleClock.Data)),
             Keepalive = reader.Switch("keepalive", upstream.Keepalive),
             Recycle = reader.Switch("recycle", upstream.Recycle),
             DeadAfter = reader.Time("dead-after", upstream.DeadAfter, ConfigurationKeys.DeadAfter),

@@ -43,6 +43,7 @@ internal static class ConfigurationText
             Line(text, "direction", Name(upstream.Direction));
             Line(text, "protocol", Name(upstream.Protocol));
             Line(text, "idle-timeout", Name(upstream.IdleTimeout));
+            Line(text, "refreshed-by", Name(upstream.RefreshedBy));
             Line(text, "keepalive", Switch(upstream.Keepalive));
             Line(text, "recycle", Switch(upstream.Recycle));
             Line(text, "dead-after", Duration.Format(upstream.DeadAfter));
@@ -66,6 +67,8 @@ internal static class ConfigurationText
     public static string Name(AgentMode mode) => mode == AgentMode.Protect ? "protect" : "observe";
 
     public static string Name(UpstreamDirection direction) => direction == UpstreamDirection.Outbound ? "outbound" : "inbound";
+
+    public static string Name(IdleClock clock) => clock == IdleClock.Data ? "data" : "segments";
 
     public static string Name(UpstreamProtocol protocol) => protocol == UpstreamProtocol.PostgreSql ? "postgresql" : "tcp";
 

@@ -33,6 +33,7 @@ internal sealed record ConfigurationView
                 ConfigurationText.Name(u.Protocol),
                 u.IdleTimeout.Source == IdleTimeoutSource.Measure ? "measure" : u.IdleTimeout.Source == IdleTimeoutSource.None ? "none" : "declared",
                 u.IdleTimeout.Source == IdleTimeoutSource.Declared ? u.IdleTimeout.Value.TotalSeconds : null,
+                ConfigurationText.Name(u.RefreshedBy),
                 u.Keepalive,
                 u.Recycle,
                 u.DeadAfter.TotalSeconds,
@@ -51,7 +52,7 @@ internal sealed record ConfigurationView
 
     internal sealed record UpstreamView(
         string Name, IReadOnlyList<string> Endpoints, string Direction, string Protocol, string IdleTimeout, double? IdleTimeoutSeconds,
-        bool Keepalive, bool Recycle, double DeadAfterSeconds, string? DsnFile, bool BuiltIn);
+        string RefreshedBy, bool Keepalive, bool Recycle, double DeadAfterSeconds, string? DsnFile, bool BuiltIn);
 
     internal sealed record WorkersView(
         string Name, string? Unit, string? User, string? Executable, bool Terminate, double GraceSeconds, int BudgetCount, double BudgetSeconds);

@@ -39,6 +39,16 @@ public enum IdleTimeoutSource
     None,
 }
 
+/// <summary>What restarts a path's idle clock.</summary>
+public enum IdleClock
+{
+    /// <summary>Any segment, a keepalive too: routers, firewalls, NAT, most balancers.</summary>
+    Segments,
+
+    /// <summary>Only segments with data: proxies and balancers that end the connection and make another.</summary>
+    Data,
+}
+
 /// <summary>The <c>idle-timeout</c> key: <c>measure</c>, <c>none</c> or a duration.</summary>
 /// <param name="Source">Which of the three was written.</param>
 /// <param name="Value">The declared duration; zero unless <paramref name="Source"/> is <see cref="IdleTimeoutSource.Declared"/>.</param>
@@ -89,6 +99,9 @@ public sealed record UpstreamSection
     public UpstreamDirection Direction { get; init; } = UpstreamDirection.Outbound;
 
     public IdleTimeoutSetting IdleTimeout { get; init; } = new(IdleTimeoutSource.Measure, TimeSpan.Zero);
+
+    /// <summary>What restarts the path's idle clock, as declared; a measurement may find out more.</summary>
+    public IdleClock RefreshedBy { get; init; } = IdleClock.Segments;
 
     public bool Keepalive { get; init; } = true;
 

@@ -56,6 +56,12 @@ internal sealed record UpstreamView
     public required double? PathRoundTripSeconds { get; init; }
     public required double? IdleTimeoutLowerSeconds { get; init; }
     public required double? IdleTimeoutUpperSeconds { get; init; }
+
+    /// <summary>Connections that the server allows ordinary roles together; null where it was not asked.</summary>
+    public int? ConnectionLimit { get; init; }
+
+    /// <summary>Connections that the server has, from everywhere; null where it was not asked.</summary>
+    public int? ServerConnections { get; init; }
     public required IReadOnlyList<string> Advice { get; init; }
 
     public static UpstreamView From(UpstreamStatus upstream) => new()
@@ -66,6 +72,8 @@ internal sealed record UpstreamView
         PathRoundTripSeconds = Seconds(upstream.PathRoundTrip),
         IdleTimeoutLowerSeconds = Seconds(upstream.IdleTimeoutLower),
         IdleTimeoutUpperSeconds = Seconds(upstream.IdleTimeoutUpper),
+        ConnectionLimit = upstream.ConnectionLimit,
+        ServerConnections = upstream.ServerConnections,
         Advice = upstream.Advice,
     };
 

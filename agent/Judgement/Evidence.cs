@@ -12,6 +12,9 @@ public readonly record struct ConnectionEvidence
     /// <summary>Time since segments last moved in either direction, keepalives of either end included.</summary>
     public required TimeSpan Idle { get; init; }
 
+    /// <summary>Time since data last went either way; keepalives are none.</summary>
+    public required TimeSpan WithoutData { get; init; }
+
     /// <summary>Segments sent and not acknowledged.</summary>
     public required uint Unacknowledged { get; init; }
 
@@ -82,6 +85,9 @@ public readonly record struct PathEvidence
 
     /// <summary>Share of sends on this path that were followed by silence and an answer after all, 0 to 1; see <see cref="LossEstimate"/>.</summary>
     public required double BlipRate { get; init; }
+
+    /// <summary>Only data restarts the path's idle clock: keepalives do not keep a connection alive.</summary>
+    public required bool CountsDataOnly { get; init; }
 
     /// <summary>Idle time the path is known to survive; null where unknown.</summary>
     public required TimeSpan? IdleTimeoutLower { get; init; }

@@ -10,6 +10,7 @@ public enum Reason
     NoTimeoutKnown,
     YoungerThanHalfTheTimeout,
     PastHalfTheTimeout,
+    NearTheTimeout,
     PastTheTimeout,
     AnswerAwaited,
     PeerWindowClosed,
@@ -34,6 +35,12 @@ public readonly record struct Judged(Verdict Verdict, Reason Reason, double Odds
 /// </summary>
 public static class Judge
 {
+    /// <summary>
+    /// Share of the idle timeout after which a connection on a path that counts only data is near its end. The last
+    /// quarter is for the look at the server, the fresh connection and a bounded rate.
+    /// </summary>
+    private const double Near = 0.75;
+
     /// <summary>Judges one connection.</summary>
     public static Judged Decide(in ConnectionEvidence connection, in PathEvidence path)
     {
@@ -96,6 +103,11 @@ public static class Judge
             return Probed(connection, probing, path);
         }
 
+        if (path is { CountsDataOnly: true, IdleTimeoutLower: { } limit })
+        {
+            return WithoutData(connection.WithoutData, limit, path.IdleTimeoutUpper);
+        }
+
         if (path.IdleTimeoutLower is not { } lower)
         {
             return new(Verdict.Healthy, connection.KeepaliveAt is null ? Reason.NoTimeoutKnown : Reason.ProtectedByKeepalive);
@@ -113,6 +125,24 @@ public static class Judge
         }
 
         return connection.Idle >= lower / 2
+            ? new(Verdict.Aging, Reason.PastHalfTheTimeout)
+            : new(Verdict.Healthy, Reason.YoungerThanHalfTheTimeout);
+    }
+
+    /// <summary>Rests on a path that counts only data: no keepalive protects it.</summary>
+    private static Judged WithoutData(TimeSpan idle, TimeSpan lower, TimeSpan? upper)
+    {
+        if (idle >= upper)
+        {
+            return new(Verdict.Expired, Reason.PastTheTimeout);
+        }
+
+        if (idle >= lower * Near)
+        {
+            return new(Verdict.Aging, Reason.NearTheTimeout);
+        }
+
+        return idle >= lower / 2
             ? new(Verdict.Aging, Reason.PastHalfTheTimeout)
             : new(Verdict.Healthy, Reason.YoungerThanHalfTheTimeout);
     }

@@ -170,6 +170,24 @@ public static class RemedyPlanner
         return guardrail is { } by ? Decision.Withhold(Remedy.Recycle, by) : Decision.Act(Remedy.Recycle);
     }
 
+    /// <summary>
+    /// Plans for a connection that is about to be forgotten on a path where no keepalive prevents it. It lives, so it is
+    /// recycled only while provably nobody uses it.
+    /// </summary>
+    /// <param name="aging">The connection.</param>
+    /// <param name="isAtRest">Its session is idle and outside a transaction; false: it is not; null: that cannot be proven.</param>
+    /// <param name="now">What holds at this look.</param>
+    public static Decision ForNearTheTimeout(in StuckCase aging, bool? isAtRest, in Circumstances now)
+    {
+        if (!aging.RecycleEnabled || aging.Recycle != RecycleProgress.NotTried || isAtRest == false)
+        {
+            return Decision.Nothing;
+        }
+
+        var guardrail = ForAny(aging, now) ?? (isAtRest is null ? Guardrail.Unknown : (Guardrail?)null) ?? ForRecycle(now) ?? (now.Observe ? Guardrail.Observe : null);
+        return guardrail is { } by ? Decision.Withhold(Remedy.Recycle, by) : Decision.Act(Remedy.Recycle);
+    }
+
     /// <summary>Plans for the back-end of a recycled connection: ended only where it is provably an orphan.</summary>
     public static Decision ForRelease(in ReleaseCase orphan) => orphan switch
     {

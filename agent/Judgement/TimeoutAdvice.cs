@@ -17,6 +17,12 @@ public readonly record struct TimeoutFacts
     /// <summary>net.ipv4.tcp_retries2 of this host; null where it cannot be read.</summary>
     public required int? HostRetries { get; init; }
 
+    /// <summary>Only data restarts the path's idle clock.</summary>
+    public required bool CountsDataOnly { get; init; }
+
+    /// <summary>The upstream has a DSN, so that the agent sees which sessions nobody uses.</summary>
+    public required bool SeesSessions { get; init; }
+
     /// <summary>The server's settings; null where there is no server to ask, or it did not answer.</summary>
     public required ServerTimeouts? Server { get; init; }
 }
@@ -67,6 +73,12 @@ public static class TimeoutAdvice
         var lines = new List<string>();
         if (facts.IdleTimeout is { } timeout)
         {
+            if (facts is { CountsDataOnly: true, SeesSessions: false })
+            {
+                lines.Add($"this path forgets after {Text(timeout)} without data, and keepalives do not count: idle connections are lost; "
+                    + "with protocol = postgresql and a dsn-file they are closed before, or the pool can be told to");
+            }
+
             ForHost(facts, timeout, lines);
         }
 

@@ -23,8 +23,11 @@ internal static class Advice
 
         // The agent plans from the declared value: it has to be a time that connections survive.
         var declared = $"idle-timeout = {Duration.Format(TimeSpan.FromSeconds(Math.Floor(report.Lower.TotalSeconds)))}";
-        return report.Class is PathClass.PeerCloses or PathClass.PayloadOnly
-            ? [declared, "# keepalives do not count on this path: connections are recycled before the limit", "keepalive = off", "recycle = on"]
-            : [declared];
+        return report.Class switch
+        {
+            PathClass.PayloadOnly => [declared, "# keepalives do not count on this path; with a dsn-file, idle connections are recycled before the limit", "refreshed-by = data"],
+            PathClass.PeerCloses => [declared, "# the far end closes idle connections itself: let the pool give them up sooner, or raise the limit there"],
+            _ => [declared],
+        };
     }
 }

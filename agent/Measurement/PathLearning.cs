@@ -29,9 +29,20 @@ internal sealed class PathLearning(BackgroundMeasurement background, NamespaceTa
     {
         while (background.TryTake(out var news))
         {
-            if (news.Observation is { } observation && paths.FirstOrDefault(path => IsMeasured(path) && KeyOf(path) == news.Key) is { } measured)
+            if (paths.FirstOrDefault(path => IsMeasured(path) && KeyOf(path) == news.Key) is not { } measured)
+            {
+                continue;
+            }
+
+            if (news.Observation is { } observation)
             {
                 measured.Note(observation);
+            }
+
+            // A path on which nothing was lost does not show what it counts.
+            if (news.Report is { Class: not PathClass.NoneSeen and not PathClass.PeerCloses } report)
+            {
+                measured.NoteClock(report.Class == PathClass.PayloadOnly ? IdleClock.Data : IdleClock.Segments);
             }
         }
 

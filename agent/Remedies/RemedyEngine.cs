@@ -35,12 +35,14 @@ internal sealed class RemedyEngine : IDisposable
     private readonly Dictionary<PathTracker, Incident> _outages = [];
     private readonly KeepaliveArmer _armer;
     private readonly KeepaliveLedger _ledger;
+    private readonly SessionTable _sessions;
     private readonly SessionReleaser _releaser;
     private readonly Dictionary<string, SlidingBudget> _expiredRates;
 
     public RemedyEngine(SidecarConfiguration configuration, Teller teller, ProcessReader processes, NamespaceTable namespaces, OwnerTable owners, SessionTable sessions)
     {
         _teller = teller;
+        _sessions = sessions;
         _releaser = new SessionReleaser(sessions, teller);
         _processes = processes;
         _namespaces = namespaces;
@@ -102,6 +104,9 @@ internal sealed class RemedyEngine : IDisposable
                     break;
                 case Verdict.Expired:
                     ForExpired(connection, late, now, probe);
+                    break;
+                case Verdict.Aging when connection.Judged.Reason == Reason.NearTheTimeout:
+                    ForNearTheTimeout(connection, late, now, probe);
                     break;
             }
 
@@ -218,6 +223,65 @@ internal sealed class RemedyEngine : IDisposable
         }
 
         Recycle(connection, memory, null, now);
+    }
+
+    /// <summary>
+    /// Closes a pooled connection that lives and that its path is about to forget, where no keepalive prevents that and the
+    /// server shows that nobody uses it. Where no server can be asked there is nothing to decide on: that is advice.
+    /// </summary>
+    private void ForNearTheTimeout(TrackedConnection connection, bool late, TimeSpan now, Action<TrackedConnection> probe)
+    {
+        var path = connection.Path!;
+        if (path.Unprovable || _sessions.Find(connection.Upstream.Name) is null)
+        {
+            return;
+        }
+
+        if (connection.Case is null || connection.Case.StallStart != connection.LastData)
+        {
+            connection.Case = new ConnectionCase(connection.LastData);
+        }
+
+        var memory = connection.Case;
+        var isAtRest = _sessions.IsAtRest(connection, now, out var why);
+        if (isAtRest is null && why is null)
+        {
+            return; // the server's answer is not here yet
+        }
+
+        var rate = _expiredRates[connection.Upstream.Name];
+        var aging = new StuckCase
+        {
+            Declared = connection.Upstream.Matches(connection.Key.Local, connection.Key.Peer),
+            PathUp = path.Last?.Up != false,
+            RecycleEnabled = connection.Upstream.Section.Recycle,
+            Recycle = memory.Recycle,
+            Worker = default,
+        };
+        var circumstances = new Circumstances { Observe = _observe, TickLate = late, CommonMode = true, RecycleRateLeft = rate.IsLeftAt(now) };
+        var decision = RemedyPlanner.ForNearTheTimeout(aging, isAtRest, circumstances);
+        if (decision.Remedy == Remedy.None)
+        {
+            return;
+        }
+
+        if (decision.WithheldBy is { } guardrail)
+        {
+            Withhold(connection, memory, decision.Remedy, guardrail, _owners.Find(connection.Last.Inode).First, now, why);
+        }
+        else if (!path.IsUpNow(null, now))
+        {
+            probe(connection);
+        }
+        else
+        {
+            rate.Spend(now);
+            Recycle(connection, memory, null, now);
+            if (memory.Incident?.Outcome == "recovered")
+            {
+                connection.Case = null; // a keepalive came in between: it is near its end all the same
+            }
+        }
     }
 
     private void Plan(TrackedConnection connection, ConnectionCase memory, IReadOnlyCollection<TrackedConnection> all, bool late, TimeSpan now, Action<TrackedConnection> probe)
@@ -571,7 +635,7 @@ internal sealed class RemedyEngine : IDisposable
         }
     }
 
-    private void Withhold(TrackedConnection connection, ConnectionCase memory, Remedy remedy, Guardrail guardrail, OwnerInfo? owner, TimeSpan now)
+    private void Withhold(TrackedConnection connection, ConnectionCase memory, Remedy remedy, Guardrail guardrail, OwnerInfo? owner, TimeSpan now, string? why = null)
     {
         if (memory.Terminating || !memory.IsNew(remedy, guardrail))
         {
@@ -579,6 +643,11 @@ internal sealed class RemedyEngine : IDisposable
         }
 
         var incident = Incident(connection, memory, remedy, owner, now) with { Outcome = "withheld", WithheldBy = guardrail.ToName() };
+        if (guardrail == Guardrail.Unknown && why is not null)
+        {
+            incident = incident with { Why = $"{incident.Why}; {why}" };
+        }
+
         _teller.Withheld(connection.Upstream.Name, remedy, guardrail);
         _teller.Record(incident);
         if (remedy == Remedy.Recycle && guardrail == Guardrail.Observe)
@@ -604,7 +673,7 @@ internal sealed class RemedyEngine : IDisposable
             Id = _teller.NextId(),
             Time = DateTimeOffset.UtcNow,
             Upstream = connection.Upstream.Name,
-            Cause = (connection.Judged.Verdict == Verdict.Expired ? Verdict.Expired : Verdict.Stuck).ToName(),
+            Cause = (connection.Judged.Verdict is Verdict.Expired or Verdict.Aging ? Verdict.Expired : Verdict.Stuck).ToName(),
             Remedy = remedy.ToName(),
             Outcome = "pending",
             Pid = owner?.Identity.Pid,

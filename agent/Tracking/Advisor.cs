@@ -11,14 +11,17 @@ internal static class Advisor
     /// <summary>Advice for one upstream.</summary>
     /// <param name="upstream">Its section.</param>
     /// <param name="lower">Idle time its path is known to survive; null where unknown.</param>
+    /// <param name="countsDataOnly">Only data restarts the path's idle clock.</param>
     /// <param name="settings">The server's settings; null where there are none to be had.</param>
-    public static IReadOnlyList<string> For(UpstreamSection upstream, TimeSpan? lower, ServerSettings? settings) =>
+    public static IReadOnlyList<string> For(UpstreamSection upstream, TimeSpan? lower, bool countsDataOnly, ServerSettings? settings) =>
         TimeoutAdvice.For(new TimeoutFacts
         {
             IdleTimeout = lower,
             DeadAfter = upstream.DeadAfter,
             HostKeepaliveTime = lower is not null && ReadSysctl("tcp_keepalive_time") is { } time ? TimeSpan.FromSeconds(time) : null,
             HostRetries = lower is null ? null : ReadSysctl("tcp_retries2"), // asked at every look: not for nothing
+            CountsDataOnly = countsDataOnly,
+            SeesSessions = upstream.DsnFile is not null,
             Server = settings is null
                 ? null
                 : new ServerTimeouts

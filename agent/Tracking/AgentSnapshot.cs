@@ -120,8 +120,11 @@ public sealed record UpstreamStatus
     public required TimeSpan? IdleTimeoutLower { get; init; }
     public required TimeSpan? IdleTimeoutUpper { get; init; }
 
-    /// <summary>Most connections the pool or the server allows; null where unknown.</summary>
+    /// <summary>Connections that the server allows ordinary roles together; null where it was not asked.</summary>
     public int? ConnectionLimit { get; init; }
+
+    /// <summary>Connections that the server has, from everywhere; null where it was not asked.</summary>
+    public int? ServerConnections { get; init; }
 
     /// <summary>Lines of advice for the operator; empty where there is none.</summary>
     public required IReadOnlyList<string> Advice { get; init; }

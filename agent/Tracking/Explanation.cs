@@ -11,18 +11,20 @@ internal static class Explanation
     internal static string Of(TrackedConnection connection, TimeSpan now)
     {
         var evidence = connection.Evidence(now);
-        var idle = Text(evidence.Idle);
-        var (lower, _) = connection.Path!.IdleTimeout;
+        var path = connection.Path!;
+        var idle = path.CountsDataOnly ? $"without data for {Text(evidence.WithoutData)}" : $"idle {Text(evidence.Idle)}";
+        var (lower, _) = path.IdleTimeout;
         return connection.Judged.Reason switch
         {
             Reason.NoTcpInfo => "the kernel gave no TCP_INFO; nothing can be judged",
             Reason.InFlight => "data in flight, no timeout so far",
             Reason.Active => "in use",
             Reason.ProtectedByKeepalive => $"keepalive probes at {Text(evidence.KeepaliveAt ?? TimeSpan.Zero)} idle",
-            Reason.NoTimeoutKnown => $"idle {idle}; the path's idle timeout is not known",
-            Reason.YoungerThanHalfTheTimeout => $"idle {idle} of {Text(lower ?? TimeSpan.Zero)}",
-            Reason.PastHalfTheTimeout => $"idle {idle} of {Text(lower ?? TimeSpan.Zero)}, no keepalive in time",
-            Reason.PastTheTimeout => $"idle {idle}, the path forgets at {Text(lower ?? TimeSpan.Zero)}",
+            Reason.NoTimeoutKnown => $"{idle}; the path's idle timeout is not known",
+            Reason.YoungerThanHalfTheTimeout => $"{idle} of {Text(lower ?? TimeSpan.Zero)}",
+            Reason.PastHalfTheTimeout => $"{idle} of {Text(lower ?? TimeSpan.Zero)}, {(path.CountsDataOnly ? "keepalives do not count" : "no keepalive in time")}",
+            Reason.NearTheTimeout => $"{idle}, the path forgets at {Text(lower ?? TimeSpan.Zero)} and counts only data",
+            Reason.PastTheTimeout => $"{idle}, the path forgets at {Text(lower ?? TimeSpan.Zero)}",
             Reason.AnswerAwaited => $"all sent data acknowledged, answer awaited for {Text(TimeSpan.FromMilliseconds(connection.Last.Info.LastDataSentMilliseconds))}",
             Reason.PeerWindowClosed => "zero window: the peer lives and does not read",
             Reason.RetransmittingPathUnknown => $"{Stall(evidence)}; fresh connection not answered yet",

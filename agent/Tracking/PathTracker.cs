@@ -46,6 +46,7 @@ public sealed class PathTracker
             IdleTimeout = (declared, declared);
         }
 
+        CountsDataOnly = upstream.Section.RefreshedBy == IdleClock.Data;
         Unprovable = upstream.Section.Direction == UpstreamDirection.Inbound;
     }
 
@@ -61,6 +62,9 @@ public sealed class PathTracker
     /// known and nothing contradicts it. Both null where unknown; survived gaps alone say nothing about where it ends.
     /// </summary>
     public (TimeSpan? Lower, TimeSpan? Upper) IdleTimeout { get; private set; }
+
+    /// <summary>Only data restarts the path's idle clock, as declared or as measured: keepalives protect nothing on it.</summary>
+    public bool CountsDataOnly { get; private set; }
 
     /// <summary>What is known by observation, or null before the first.</summary>
     internal IdleTimeoutEstimate? Estimate { get; private set; }
@@ -159,6 +163,7 @@ public sealed class PathTracker
             WasDownDuringStall = stallStart is { } start && LastDown >= start,
             TransmissionFailureRate = Loss.RateAt(now),
             BlipRate = Loss.BlipRateAt(now),
+            CountsDataOnly = CountsDataOnly,
             IdleTimeoutLower = lower,
             IdleTimeoutUpper = upper,
         };
@@ -174,6 +179,11 @@ public sealed class PathTracker
             return;
         }
 
+        if (CountsDataOnly && observation.Source == EvidenceSource.Passive)
+        {
+            return; // it tells how long no segment moved, which is not what this path counts
+        }
+
         _estimator.Add(observation);
         _hasNews = true;
         Conclude(observation.At);
@@ -182,10 +192,18 @@ public sealed class PathTracker
     /// <summary>Its name in the file of evidence; made once.</summary>
     internal KeptPathKey? LearningKey { get; set; }
 
+    /// <summary>Takes what a measurement found out about the path's idle clock; a declared one stands.</summary>
+    internal void NoteClock(IdleClock clock)
+    {
+        CountsDataOnly = clock == IdleClock.Data || Upstream.Section.RefreshedBy == IdleClock.Data;
+        _hasNews = true;
+    }
+
     /// <summary>Takes up what an earlier run has learnt.</summary>
     internal void Resume(KeptEvidence kept, DateTimeOffset utcNow)
     {
         _estimator = new PathEstimator(kept);
+        CountsDataOnly |= kept.CountsDataOnly;
         Conclude(utcNow);
     }
 
@@ -198,7 +216,7 @@ public sealed class PathTracker
         }
 
         _hasNews = false;
-        return _estimator.Keep();
+        return _estimator.Keep() with { CountsDataOnly = CountsDataOnly };
     }
 
     private void Conclude(DateTimeOffset utcNow)

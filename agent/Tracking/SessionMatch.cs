@@ -129,6 +129,33 @@ internal static class SessionMatch
         return SessionIdentity.Proven;
     }
 
+    /// <summary>
+    /// Whether nobody uses the connection: its back-end is idle, outside a transaction, and no data has moved since the
+    /// server was asked. False: it is used. Null: that cannot be proven (<paramref name="why"/> says what is missing), or the
+    /// view is older than the last data (no words: the next one may tell).
+    /// </summary>
+    public static bool? IsAtRest(ServerView view, in SessionClaim claim, TimeSpan lastData, out string? why)
+    {
+        why = null;
+        if (view.Taken <= lastData)
+        {
+            return null;
+        }
+
+        return Find(view, claim, out var session, out why) switch
+        {
+            SessionIdentity.Proven => session is { State: "idle", TransactionAge: null },
+            SessionIdentity.Gone => Missing(out why),
+            _ => null,
+        };
+
+        static bool? Missing(out string? why)
+        {
+            why = "the server has no such session";
+            return null;
+        }
+    }
+
     private static string? WhyNotComparable(ServerView view, in SessionClaim claim)
     {
         if (view.Look.IsInRecovery)

@@ -70,6 +70,13 @@ internal sealed class SessionTable : IDisposable
             : null;
     }
 
+    /// <summary>As <see cref="SessionMatch.IsAtRest"/>, by the last view that is fresh enough.</summary>
+    public bool? IsAtRest(TrackedConnection connection, TimeSpan now, out string? why)
+    {
+        why = null;
+        return Find(connection.Upstream.Name)?.ViewAt(now) is { } view ? SessionMatch.IsAtRest(view, Claim(connection), connection.LastData, out why) : null;
+    }
+
     /// <summary>The server's side of a connection, as of now; null where it is not known for certain.</summary>
     /// <param name="connection">The connection.</param>
     /// <param name="now">Monotonic time.</param>

@@ -60,7 +60,7 @@ internal sealed class SessionWatch : IDisposable
         foreach (var connection in connections)
         {
             clients.Add((connection.Upstream.Section.Direction == UpstreamDirection.Outbound ? connection.Key.Local : connection.Key.Peer).ToIPAddress());
-            urgent |= connection.Judged.Verdict is not (Verdict.Healthy or Verdict.Aging);
+            urgent |= connection.Judged is { Verdict: not (Verdict.Healthy or Verdict.Aging) } or { Reason: Reason.NearTheTimeout };
         }
 
         _clients = clients;

@@ -67,6 +67,9 @@ public sealed class TrackedConnection(SocketKey key, Upstream upstream, ulong na
     /// <summary>When segments last moved in either direction, monotonic; may lie before the agent's start.</summary>
     public TimeSpan LastMoved { get; private set; }
 
+    /// <summary>When data last went either way, monotonic; may lie before the agent's start.</summary>
+    public TimeSpan LastData { get; private set; }
+
     /// <summary>The verdict of the last look.</summary>
     public Judged Judged { get; set; }
 
@@ -122,6 +125,11 @@ public sealed class TrackedConnection(SocketKey key, Upstream upstream, ulong na
         if (moved)
         {
             LastMoved = MovedAt(info, now);
+        }
+
+        if (!_seen || info.DataSegmentsIn != _last.Info.DataSegmentsIn || info.DataSegmentsOut != _last.Info.DataSegmentsOut)
+        {
+            LastData = DataAt(info, now);
         }
 
         if (info.Unacked == 0 || socket.State != TcpState.Established)
@@ -211,6 +219,7 @@ public sealed class TrackedConnection(SocketKey key, Upstream upstream, ulong na
         {
             HasTcpInfo = info.IsPresent,
             Idle = Positive(now - LastMoved),
+            WithoutData = Positive(now - LastData),
             Unacknowledged = info.Unacked,
             ZeroWindow = Last.ZeroWindow,
             Timeouts = info.Retransmits,
@@ -312,6 +321,15 @@ public sealed class TrackedConnection(SocketKey key, Upstream upstream, ulong na
         var at = now - Milliseconds(age);
         return _seen && at < LastLook ? now : at;
     }
+
+    /// <summary>When data moved; the age of what has never moved says nothing.</summary>
+    private static TimeSpan DataAt(in TcpInfo info, TimeSpan now) => (info.DataSegmentsOut, info.DataSegmentsIn) switch
+    {
+        (0, 0) => now - Milliseconds(info.LastAckReceivedMilliseconds),
+        (0, _) => now - Milliseconds(info.LastDataReceivedMilliseconds),
+        (_, 0) => now - Milliseconds(info.LastDataSentMilliseconds),
+        _ => now - Milliseconds(Math.Min(info.LastDataSentMilliseconds, info.LastDataReceivedMilliseconds)),
+    };
 
     private Stall BeginStall(in TcpInfo info, TimeSpan now, TimeSpan heardBefore)
     {

@@ -49,6 +49,15 @@ public sealed record ServerLook
     /// <summary>The role has pg_signal_backend.</summary>
     public required bool MaySignal { get; init; }
 
+    /// <summary>
+    /// Connections that ordinary roles may have together: max_connections less what is reserved. Null where the server's
+    /// answer makes no sense.
+    /// </summary>
+    public required int? ConnectionLimit { get; init; }
+
+    /// <summary>Client sessions on the server now, from everywhere, the agent's own among them.</summary>
+    public required int Connections { get; init; }
+
     /// <summary>Client back-ends whose client has one of the addresses that were asked for.</summary>
     public required IReadOnlyList<ServerSession> Sessions { get; init; }
 

@@ -28,7 +28,10 @@ public sealed class SessionProbe(Func<NpgsqlConnectionStringBuilder> readDsn) : 
     private const string Identify = """
         SELECT host(inet_server_addr()), inet_server_port(), host(inet_client_addr()), inet_client_port(), pg_is_in_recovery(),
           pg_has_role(current_user, 'pg_read_all_stats', 'USAGE'), pg_has_role(current_user, 'pg_signal_backend', 'USAGE'),
-          current_setting('server_version')
+          current_setting('server_version'),
+          current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int
+            - coalesce(current_setting('reserved_connections', true)::int, 0),
+          (SELECT count(*)::int FROM pg_stat_activity WHERE datid IS NOT NULL AND usesysid IS NOT NULL)
         """;
 
     private const string ListSessions = """
@@ -140,6 +143,7 @@ public sealed class SessionProbe(Func<NpgsqlConnectionStringBuilder> readDsn) : 
         TcpEndPoint? self;
         bool isInRecovery, maySeeAll, maySignal;
         string version;
+        int limit, connections;
         await using (var command = Command(connection, Identify))
         await using (var reader = await command.ExecuteReaderAsync(cancellation).ConfigureAwait(false))
         {
@@ -154,6 +158,8 @@ public sealed class SessionProbe(Func<NpgsqlConnectionStringBuilder> readDsn) : 
             maySeeAll = reader.GetBoolean(5);
             maySignal = reader.GetBoolean(6);
             version = reader.GetString(7);
+            limit = reader.GetInt32(8);
+            connections = reader.GetInt32(9);
         }
 
         var sessions = new List<ServerSession>();
@@ -205,6 +211,8 @@ public sealed class SessionProbe(Func<NpgsqlConnectionStringBuilder> readDsn) : 
             IsInRecovery = isInRecovery,
             MaySeeAll = maySeeAll,
             MaySignal = maySignal,
+            ConnectionLimit = limit > 0 ? limit : null,
+            Connections = connections,
             Sessions = sessions,
             IsComplete = complete,
         };

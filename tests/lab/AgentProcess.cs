@@ -28,6 +28,15 @@ public sealed record AgentOptions
     /// <summary>Whether it has a DSN for the database, with the two grants and no more.</summary>
     public bool Sessions { get; init; }
 
+    /// <summary>The <c>refreshed-by</c> key.</summary>
+    public string RefreshedBy { get; init; } = "segments";
+
+    /// <summary>It runs on the database host, and the database's own connections are inbound; otherwise on the worker host.</summary>
+    public bool OnDatabaseHost { get; init; }
+
+    /// <summary>The <c>listen</c> key; null: its usual port.</summary>
+    public string? Listen { get; init; }
+
     /// <summary>Further lines for the end of the file.</summary>
     public IReadOnlyList<string> FurtherLines { get; init; } = [];
 
@@ -63,14 +72,14 @@ public sealed record AgentIncident(
 public sealed class AgentProcess
 {
     private static int count;
-    private readonly TestLab lab;
     private readonly string configurationFile;
     private readonly string runtimeDirectory;
     private readonly string binary;
+    private readonly NetworkNamespace stage;
 
-    private AgentProcess(TestLab lab, ChildProcess process, string binary, string configuration, string runtimeDirectory)
+    private AgentProcess(TestLab lab, NetworkNamespace host, ChildProcess process, string binary, string configuration, string runtimeDirectory)
     {
-        this.lab = lab;
+        stage = host;
         this.binary = binary;
         Process = process;
         configurationFile = configuration;
@@ -106,7 +115,7 @@ public sealed class AgentProcess
 
     /// <summary>The same, started by another program, such as one that takes rights away.</summary>
     public Task<CommandResult> RunUnderAsync(IEnumerable<string> starter, params IEnumerable<string> arguments) =>
-        lab.Network.Worker.TryRunAsync([.. starter, binary, .. arguments, "--config", configurationFile]);
+        stage.TryRunAsync([.. starter, binary, .. arguments, "--config", configurationFile]);
 
     /// <summary>What the running agent sees.</summary>
     public async Task<IReadOnlyList<AgentConnection>> StatusAsync()
@@ -126,6 +135,26 @@ public sealed class AgentProcess
                 ? new AgentSession(s.GetProperty("state").GetString()!, Real(s, "query_seconds"), Real(s, "transaction_seconds"), s.GetProperty("backend_pid").GetInt32())
                 : null,
         })];
+    }
+
+    /// <summary>Waits until it sees the connection of a back-end.</summary>
+    public async Task<AgentConnection> WaitForSessionAsync(int backend)
+    {
+        var waited = Stopwatch.StartNew();
+        while (true)
+        {
+            if ((await StatusAsync()).FirstOrDefault(c => c.Session?.BackendPid == backend) is { } found)
+            {
+                return found;
+            }
+
+            if (waited.Elapsed > Patience.For(TimeSpan.FromSeconds(15)))
+            {
+                throw new TimeoutException($"the agent does not see the session of back-end {backend}:\n{Process.Output}");
+            }
+
+            await Task.Delay(200);
+        }
     }
 
     /// <summary>What the agent has recorded, oldest first.</summary>
@@ -159,10 +188,14 @@ public sealed class AgentProcess
     }
 
     /// <summary>The metrics page of the agent.</summary>
-    public async Task<string> MetricsAsync()
+    public Task<string> MetricsAsync() => GetAsync("/metrics");
+
+    /// <summary>The body that its endpoint answers with, whatever the status.</summary>
+    public async Task<string> GetAsync(string path)
     {
-        using var client = lab.Network.Worker.HttpClient();
-        return await client.GetStringAsync(new Uri($"http://127.0.0.1:{Port}/metrics"));
+        using var client = stage.HttpClient();
+        using var response = await client.GetAsync(new Uri($"http://127.0.0.1:{Port}{path}"));
+        return await response.Content.ReadAsStringAsync();
     }
 
     /// <summary>Port of its endpoint, on the loopback address of the worker host.</summary>
@@ -194,16 +227,17 @@ public sealed class AgentProcess
         var configuration = Path.Combine(directory, "conn-sidecar.conf");
         File.WriteAllText(configuration, options.Configuration?.Replace("{run}", run, StringComparison.Ordinal).Replace("{state}", state, StringComparison.Ordinal)
             ?? ConfigurationText(lab, options, state, run));
+        var host = options.OnDatabaseHost ? lab.Network.Database : lab.Network.Worker;
         var process = ChildProcess.Start(new ChildOptions
         {
             Name = name,
             CommandLine = [program, "run", "--config", configuration],
-            Namespace = lab.Network.Worker.Name,
+            Namespace = host.Name,
             User = options.User,
             WithoutCapabilities = options.WithoutCapabilities,
             Directory = directory,
         });
-        return new AgentProcess(lab, process, program, configuration, run);
+        return new AgentProcess(lab, host, process, program, configuration, run);
     }
 
     private static string ConfigurationText(TestLab lab, AgentOptions options, string state, string run)
@@ -212,14 +246,16 @@ public sealed class AgentProcess
         {
             "[agent]",
             $"mode = {options.Mode}",
-            $"listen = 127.0.0.1:{Port}",
+            $"listen = {options.Listen ?? $"127.0.0.1:{Port}"}",
             $"state-directory = {state}",
             $"runtime-directory = {run}",
             "",
             "[upstream:orders-db]",
             $"endpoint = {lab.Database.EndPoint}",
+            $"direction = {(options.OnDatabaseHost ? "inbound" : "outbound")}",
             "protocol = postgresql",
             $"idle-timeout = {options.IdleTimeout}",
+            $"refreshed-by = {options.RefreshedBy}",
             $"keepalive = {(options.Keepalive ? "on" : "off")}",
             $"recycle = {(options.Recycle ? "on" : "off")}",
             $"dead-after = {options.DeadAfter}",

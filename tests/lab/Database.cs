@@ -10,15 +10,20 @@ public sealed class Database
     private const string Programs = "/usr/lib/postgresql/15/bin";
     private const string User = "postgres";
 
-    private Database(ChildProcess server, IPAddress address, string socketDirectory)
+    private readonly Func<Task<ChildProcess>> start;
+    private readonly string dataDirectory;
+
+    private Database(Func<Task<ChildProcess>> start, ChildProcess server, string data, IPAddress address, string socketDirectory)
     {
+        this.start = start;
+        dataDirectory = data;
         Server = server;
         Address = address;
         SocketDirectory = socketDirectory;
     }
 
     /// <summary>The postmaster.</summary>
-    public ChildProcess Server { get; }
+    public ChildProcess Server { get; private set; }
 
     /// <summary>The address the application uses.</summary>
     public IPAddress Address { get; }
@@ -37,22 +42,36 @@ public sealed class Database
         var sockets = Path.Combine(directory, "postgresql-run");
         Directory.CreateDirectory(sockets);
         await Command.RunAsync("chown", [$"{User}:", sockets]);
-        var server = ChildProcess.Start(new ChildOptions
+        async Task<ChildProcess> StartServerAsync()
         {
-            Name = "postgresql",
-            CommandLine =
-            [
-                $"{Programs}/postgres", "-D", data, "-k", sockets, "-h", "*", "-p", $"{Port}", "-F",
-                "-c", "shared_buffers=16MB", "-c", "dynamic_shared_memory_type=mmap", "-c", "log_timezone=UTC", "-c", "log_connections=on", "-c", "log_disconnections=on", "-c", "log_line_prefix=%m [%p] ",
-            ],
-            Namespace = network.Database.Name,
-            User = User,
-            PrivateIpc = true,
-            Directory = directory,
-        });
-        children.Add(server);
-        await server.WaitForLineAsync(l => l.Contains("database system is ready", StringComparison.Ordinal), TimeSpan.FromSeconds(30));
-        return new Database(server, options.IPv6 ? network.DatabaseAddress6 : network.DatabaseAddress4, sockets);
+            var server = ChildProcess.Start(new ChildOptions
+            {
+                Name = "postgresql",
+                CommandLine =
+                [
+                    $"{Programs}/postgres", "-D", data, "-k", sockets, "-h", "*", "-p", $"{Port}", "-F",
+                    "-c", "shared_buffers=16MB", "-c", "dynamic_shared_memory_type=mmap", "-c", "log_timezone=UTC", "-c", "log_connections=on", "-c", "log_disconnections=on", "-c", "log_line_prefix=%m [%p] ",
+                ],
+                Namespace = network.Database.Name,
+                User = User,
+                PrivateIpc = true,
+                Directory = directory,
+            });
+            children.Add(server);
+            await server.WaitForLineAsync(l => l.Contains("database system is ready", StringComparison.Ordinal), TimeSpan.FromSeconds(30));
+            return server;
+        }
+
+        return new Database(StartServerAsync, await StartServerAsync(), data, options.IPv6 ? network.DatabaseAddress6 : network.DatabaseAddress4, sockets);
+    }
+
+    /// <summary>Stops the server and starts it again as a standby, which is in recovery and answers queries that only read.</summary>
+    public async Task RestartAsStandbyAsync()
+    {
+        Server.Send(Signal.Interrupt); // PostgreSQL's fast shutdown
+        await Server.WaitForExitAsync(TimeSpan.FromSeconds(30));
+        await File.WriteAllTextAsync(Path.Combine(dataDirectory, "standby.signal"), "");
+        Server = await start();
     }
 
     /// <summary>libpq's connection string to it through the network.</summary>

@@ -31,6 +31,12 @@ public sealed record LabOptions
 
     public RouterBehaviour Router { get; init; } = RouterBehaviour.SilentDrop;
 
+    /// <summary>
+    /// The router's idle clock restarts only with data (a segment with PSH), not with keepalives, as that of some balancers
+    /// does. IPv4 only, without NAT; the timeout stays as it is.
+    /// </summary>
+    public bool CountsDataOnly { get; init; }
+
     /// <summary>Source NAT: the database sees the router's address.</summary>
     public bool Masquerade { get; init; }
 

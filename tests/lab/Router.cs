@@ -26,7 +26,35 @@ public sealed class Router
             }
 
             """;
-        if (options.Router != RouterBehaviour.Forward)
+        if (options.CountsDataOnly)
+        {
+            rules += $$"""
+                table inet router {
+                    set known {
+                        type ipv4_addr . inet_service . ipv4_addr . inet_service
+                        flags dynamic,timeout
+                        timeout {{(int)options.IdleTimeout.TotalSeconds}}s
+                    }
+                    chain forward {
+                        type filter hook forward priority filter; policy drop;
+                        meta l4proto != tcp accept
+                        tcp flags & (fin | syn | rst | ack) == syn update @known { ip saddr . tcp sport . ip daddr . tcp dport } accept
+                        ip saddr . tcp sport . ip daddr . tcp dport @known jump outwards
+                        ip daddr . tcp dport . ip saddr . tcp sport @known jump inwards
+                    }
+                    chain outwards {
+                        tcp flags & psh == psh update @known { ip saddr . tcp sport . ip daddr . tcp dport }
+                        accept
+                    }
+                    chain inwards {
+                        tcp flags & psh == psh update @known { ip daddr . tcp dport . ip saddr . tcp sport }
+                        accept
+                    }
+                }
+
+                """;
+        }
+        else if (options.Router != RouterBehaviour.Forward)
         {
             var forgotten = options.Router == RouterBehaviour.Reset ? "meta l4proto tcp reject with tcp reset" : "drop";
             rules += $$"""

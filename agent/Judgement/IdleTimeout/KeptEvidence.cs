@@ -18,6 +18,9 @@ internal sealed record KeptEvidence
 {
     [JsonPropertyName("count")] public long Count { get; init; }
 
+    /// <summary>Only data restarts the path's idle clock.</summary>
+    [JsonPropertyName("counts_data_only")] public bool CountsDataOnly { get; init; }
+
     [JsonPropertyName("observations")] public IReadOnlyList<KeptObservation> Observations { get; init; } = [];
 }
 

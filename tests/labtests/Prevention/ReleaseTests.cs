@@ -125,6 +125,54 @@ public sealed class ReleaseTests
     }
 
     [Fact]
+    public async Task A_full_server_is_seen_and_stalls_nothing()
+    {
+        await using var lab = await TestLab.StartAsync();
+        await lab.Web.WarmUpAsync();
+        await using var administrator = await lab.Database.ConnectLocallyAsync();
+        var (limit, taken) = await SlotsAsync(administrator);
+        var others = new List<NpgsqlConnection>();
+        try
+        {
+            for (; taken < limit - 1; taken++)
+            {
+                others.Add(await lab.Database.ConnectLocallyAsync());
+            }
+
+            // The last place is the agent's, which keeps it: a full server is the one that has to be asked.
+            var agent = await lab.StartAgentAsync(WithSessions with { Keepalive = true });
+            await Wait.UntilAsync("the server is full", async () => (await agent.GetAsync("/check/pool")).StartsWith("ServiceKO", StringComparison.Ordinal), Wait.Seconds(20));
+            (await agent.GetAsync("/check/pool")).ShouldContain($"orders-db 100% ({limit} of {limit} on the server, 4 from here");
+            (await agent.StatusAsync()).ShouldContain(c => c.Session != null);
+            await lab.ArmedAsync(lab.Database.EndPoint, 4);
+
+            // A second agent finds no place, says so, and protects all the same.
+            var late = await lab.StartAgentAsync(WithSessions with { Mode = "observe", Listen = "none" });
+            await Wait.UntilAsync("it says so", () => late.Process.Output.Contains("53300", StringComparison.Ordinal), Wait.Seconds(20));
+            (await late.StatusAsync()).Count.ShouldBe(4);
+        }
+        finally
+        {
+            others.ForEach(o => o.Dispose());
+        }
+    }
+
+    [Fact]
+    public async Task A_server_in_recovery_is_seen_as_one_and_nothing_is_ended_on_it()
+    {
+        await using var lab = await TestLab.StartAsync(new LabOptions { ApplicationRole = "web" });
+        await lab.Database.RestartAsStandbyAsync();
+        var agent = await lab.StartAgentAsync(WithSessions);
+        await lab.Web.WarmUpAsync();
+
+        await Task.Delay(IdlePeriods.Length);
+        var incident = await agent.WaitForIncidentAsync(i => i is { Remedy: "release" } && i.Outcome != "pending", Wait.Seconds(20));
+        incident.WithheldBy.ShouldBe("unknown");
+        incident.Raw.ShouldContain("in recovery");
+        (await IdlePeriods.UseAllAsync(lab)).ShouldAllBe(answer => answer != null);
+    }
+
+    [Fact]
     public async Task A_DSN_file_that_others_may_read_is_refused_and_protection_goes_on()
     {
         await using var lab = await TestLab.StartAsync();
@@ -179,6 +227,16 @@ public sealed class ReleaseTests
         }
 
         return pids;
+    }
+
+    /// <summary>Places for all roles together, the superuser's among them, and how many of them are taken.</summary>
+    private static async Task<(int Limit, int Taken)> SlotsAsync(NpgsqlConnection database)
+    {
+        await using var command = new NpgsqlCommand(
+            "SELECT current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int, (SELECT count(*)::int FROM pg_stat_activity WHERE datid IS NOT NULL AND usesysid IS NOT NULL)", database);
+        await using var reader = await command.ExecuteReaderAsync();
+        await reader.ReadAsync();
+        return (reader.GetInt32(0), reader.GetInt32(1));
     }
 
     private static async Task<long> LocksOfAsync(NpgsqlConnection database, int pid)

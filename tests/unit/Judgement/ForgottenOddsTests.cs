@@ -14,6 +14,7 @@ public sealed class ForgottenOddsTests
         WasDownDuringStall = false,
         TransmissionFailureRate = LossEstimate.Floor,
         BlipRate = LossEstimate.LeastBlips,
+        CountsDataOnly = false,
         IdleTimeoutLower = TimeSpan.FromSeconds(350),
         IdleTimeoutUpper = TimeSpan.FromSeconds(350),
     };

@@ -13,6 +13,7 @@ public sealed class JudgeTests
     {
         HasTcpInfo = true,
         Idle = TimeSpan.FromSeconds(10),
+        WithoutData = TimeSpan.FromSeconds(10),
         Unacknowledged = 0,
         ZeroWindow = false,
         Timeouts = 0,
@@ -36,6 +37,7 @@ public sealed class JudgeTests
         WasDownDuringStall = false,
         TransmissionFailureRate = LossEstimate.Floor,
         BlipRate = LossEstimate.LeastBlips,
+        CountsDataOnly = false,
         IdleTimeoutLower = Timeout,
         IdleTimeoutUpper = Timeout,
     };
@@ -89,6 +91,18 @@ public sealed class JudgeTests
     public void Between_the_bounds_of_the_timeout_nothing_is_expired() =>
         Decide(Resting with { Idle = TimeSpan.FromSeconds(500) }, Up with { IdleTimeoutUpper = TimeSpan.FromSeconds(600) })
             .ShouldBe((Verdict.Aging, Reason.PastHalfTheTimeout));
+
+    [Theory]
+    [InlineData(174.999, Verdict.Healthy, Reason.YoungerThanHalfTheTimeout)]
+    [InlineData(175, Verdict.Aging, Reason.PastHalfTheTimeout)]
+    [InlineData(262.5, Verdict.Aging, Reason.NearTheTimeout)]
+    [InlineData(349.999, Verdict.Aging, Reason.NearTheTimeout)]
+    [InlineData(350, Verdict.Expired, Reason.PastTheTimeout)]
+    public void Where_only_data_counts_keepalives_make_nothing_younger(double withoutData, Verdict verdict, Reason reason) =>
+        Decide(
+            Resting with { Idle = TimeSpan.FromSeconds(1), WithoutData = TimeSpan.FromSeconds(withoutData), KeepaliveAt = TimeSpan.FromSeconds(20) },
+            Up with { CountsDataOnly = true })
+            .ShouldBe((verdict, reason));
 
     [Theory]
     [InlineData(PathState.Up)]

@@ -51,6 +51,28 @@ public sealed class RemedyPlannerTests
         RemedyPlanner.ForStuck(ToRecycle with { Recycle = recycle, Worker = Hung }, Calm).ShouldBe(Decision.Nothing);
 
     [Fact]
+    public void A_living_connection_near_its_end_is_recycled_only_while_provably_nobody_uses_it()
+    {
+        RemedyPlanner.ForNearTheTimeout(ToRecycle, true, Calm).ShouldBe(new Decision(Remedy.Recycle, null));
+        RemedyPlanner.ForNearTheTimeout(ToRecycle, false, Calm).ShouldBe(Decision.Nothing);
+        RemedyPlanner.ForNearTheTimeout(ToRecycle, null, Calm).ShouldBe(new Decision(Remedy.Recycle, Guardrail.Unknown));
+        RemedyPlanner.ForNearTheTimeout(ToRecycle with { RecycleEnabled = false }, true, Calm).ShouldBe(Decision.Nothing);
+    }
+
+    [Fact]
+    public void A_living_connection_near_its_end_has_the_other_guardrails_too()
+    {
+        WithheldNear(ToRecycle with { Declared = false }, Calm, Guardrail.NotDeclared);
+        WithheldNear(ToRecycle with { PathUp = false }, Calm, Guardrail.PathDown);
+        WithheldNear(ToRecycle, Calm with { TickLate = true }, Guardrail.LateTick);
+        WithheldNear(ToRecycle, Calm with { CommonMode = true, RecycleRateLeft = false }, Guardrail.CommonMode);
+        WithheldNear(ToRecycle, Calm with { Observe = true }, Guardrail.Observe);
+
+        static void WithheldNear(StuckCase aging, Circumstances now, Guardrail by) =>
+            RemedyPlanner.ForNearTheTimeout(aging, true, now).ShouldBe(new Decision(Remedy.Recycle, by));
+    }
+
+    [Fact]
     public void A_connection_that_nobody_declared_is_left_alone()
     {
         Withheld(ToRecycle with { Declared = false }, Calm, Remedy.Recycle, Guardrail.NotDeclared);

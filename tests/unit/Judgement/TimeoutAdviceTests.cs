@@ -22,6 +22,8 @@ public sealed class TimeoutAdviceTests
         DeadAfter = TimeSpan.FromSeconds(120),
         HostKeepaliveTime = TimeSpan.FromSeconds(175),
         HostRetries = 8,
+        CountsDataOnly = false,
+        SeesSessions = true,
         Server = Right,
     };
 

@@ -37,8 +37,8 @@ public sealed class MeasureOutputTests
     [Theory]
     [InlineData(PathClass.SilentDrop, "idle-timeout = 19s")]
     [InlineData(PathClass.Reset, "idle-timeout = 19s")]
-    [InlineData(PathClass.PayloadOnly, "keepalive = off")]
-    [InlineData(PathClass.PeerCloses, "keepalive = off")]
+    [InlineData(PathClass.PayloadOnly, "refreshed-by = data")]
+    [InlineData(PathClass.PeerCloses, "idle-timeout = 19s")]
     internal void The_configuration_follows_from_the_class(PathClass kind, string line) =>
         Advice.ConfigurationLines(Report with { Class = kind }).ShouldContain(line);
 

@@ -54,11 +54,13 @@ public sealed class ChecksTests
             .ShouldBe((200, "ServiceOK orders-db 25% (1 of 4 open connections in use)"));
 
     [Fact]
-    public void Against_a_known_limit_every_open_connection_counts()
+    public void Against_the_servers_limit_every_connection_counts_also_other_hosts()
     {
-        var connections = Enumerable.Range(0, 19).Select(_ => Samples.Connection()).ToList();
-        Checks.Pool(Samples.Snapshot(connections, [Samples.Upstream(limit: 38)]), Well, null).ShouldBe((200, "ServiceOK orders-db 50% (19 open of 38, 0 in use)"));
-        Checks.Pool(Samples.Snapshot(connections, [Samples.Upstream(limit: 20)]), Well, null).ShouldBe((503, "ServiceKO orders-db 95% (19 open of 20, 0 in use)"));
+        var connections = Enumerable.Range(0, 12).Select(_ => Samples.Connection()).ToList();
+        Checks.Pool(Samples.Snapshot(connections, [Samples.Upstream(server: (19, 38))]), Well, null)
+            .ShouldBe((200, "ServiceOK orders-db 50% (19 of 38 on the server, 12 from here, 0 in use)"));
+        Checks.Pool(Samples.Snapshot(connections, [Samples.Upstream(server: (19, 20))]), Well, null)
+            .ShouldBe((503, "ServiceKO orders-db 95% (19 of 20 on the server, 12 from here, 0 in use)"));
     }
 
     [Fact]

@@ -47,7 +47,7 @@ internal static class Samples
             Cookie = ulong.MaxValue,
         };
 
-    public static UpstreamStatus Upstream(string name = "orders-db", bool? up = true, double? lower = 300, double? upper = 350, int? limit = null) => new()
+    public static UpstreamStatus Upstream(string name = "orders-db", bool? up = true, double? lower = 300, double? upper = 350, (int Connections, int Limit)? server = null) => new()
     {
         Name = name,
         Endpoint = "10.0.2.2:5432",
@@ -55,7 +55,8 @@ internal static class Samples
         PathRoundTrip = up == true ? TimeSpan.FromMilliseconds(0.8) : null,
         IdleTimeoutLower = lower is { } l ? TimeSpan.FromSeconds(l) : null,
         IdleTimeoutUpper = upper is { } u ? TimeSpan.FromSeconds(u) : null,
-        ConnectionLimit = limit,
+        ConnectionLimit = server?.Limit,
+        ServerConnections = server?.Connections,
         Advice = ["set keepalives_idle=150 in the application"],
     };
 

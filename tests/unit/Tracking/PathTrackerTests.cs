@@ -1,6 +1,8 @@
 using System.Diagnostics;
 using Shouldly;
+using Sidecar.Agent.Configuration;
 using Sidecar.Agent.Judgement;
+using Sidecar.Agent.Judgement.IdleTimeout;
 using Sidecar.Agent.Tracking;
 using Sidecar.Probes.Paths;
 using Sidecar.Probes.SockDiag;
@@ -82,6 +84,21 @@ public sealed class PathTrackerTests
         _path.Distrust();
         State(stall: 9, at: 11).ShouldBe(PathState.Unknown);
         _path.IsUpNow(At(9), At(10.1)).ShouldBeFalse();
+    }
+
+    [Fact]
+    public void Where_only_data_counts_gaps_between_segments_teach_nothing()
+    {
+        var at = new DateTimeOffset(2026, 1, 1, 0, 0, 0, TimeSpan.Zero);
+        _path.NoteClock(IdleClock.Data);
+        _path.Note(new Observation(TimeSpan.FromSeconds(5), GapOutcome.Lost, at, EvidenceSource.Passive));
+        _path.Estimate.ShouldBeNull();
+        _path.Note(new Observation(TimeSpan.FromSeconds(20), GapOutcome.Lost, at, EvidenceSource.Ladder));
+        _path.Estimate.ShouldNotBeNull().Upper.ShouldBe(TimeSpan.FromSeconds(20));
+        _path.TakeEvidence().ShouldNotBeNull().CountsDataOnly.ShouldBeTrue();
+
+        _path.NoteClock(IdleClock.Segments);
+        _path.Evidence(null, At(1)).CountsDataOnly.ShouldBeFalse();
     }
 
     [Fact]

@@ -26,6 +26,8 @@ public sealed class SessionMatchTests
         IsInRecovery = false,
         MaySeeAll = true,
         MaySignal = true,
+        ConnectionLimit = 97,
+        Connections = 4,
         Sessions = [Session],
         IsComplete = true,
     };
@@ -33,6 +35,30 @@ public sealed class SessionMatchTests
     private static readonly SessionClaim Claim = new(UpstreamDirection.Outbound, Client, Server, TimeSpan.FromMinutes(1), true, 5);
 
     private static readonly TimeSpan Taken = TimeSpan.FromMinutes(10);
+
+    [Theory]
+    [InlineData("idle", null, true)]
+    [InlineData("idle", 3.0, false)]
+    [InlineData("idle in transaction", 3.0, false)]
+    [InlineData("active", 3.0, false)]
+    public void A_connection_rests_when_its_session_is_idle_outside_a_transaction(string state, double? transaction, bool rests)
+    {
+        var session = Session with { State = state, TransactionAge = transaction is { } age ? TimeSpan.FromSeconds(age) : null };
+        SessionMatch.IsAtRest(new ServerView(Look with { Sessions = [session] }, Taken, true), Claim, Taken - TimeSpan.FromSeconds(1), out _).ShouldBe(rests);
+    }
+
+    [Fact]
+    public void Data_that_moved_since_the_server_was_asked_makes_its_word_void() =>
+        SessionMatch.IsAtRest(new ServerView(Look, Taken, true), Claim, Taken + TimeSpan.FromMilliseconds(1), out _).ShouldBeNull();
+
+    [Fact]
+    public void Whether_a_session_rests_that_is_not_proven_is_not_known()
+    {
+        SessionMatch.IsAtRest(new ServerView(Look, Taken, isOwnEndSeen: false), Claim, TimeSpan.Zero, out var translated).ShouldBeNull();
+        translated.ShouldNotBeNull().ShouldContain("source NAT");
+        SessionMatch.IsAtRest(new ServerView(Look with { Sessions = [] }, Taken, true), Claim, TimeSpan.Zero, out var gone).ShouldBeNull();
+        gone.ShouldNotBeNull().ShouldContain("no such session");
+    }
 
     [Fact]
     public void The_same_ends_on_both_sides_prove_it() => Identity(Look, Claim).ShouldBe(SessionIdentity.Proven);

@@ -288,6 +288,23 @@ public sealed class TrackedConnectionTests
         }));
     }
 
+    [Fact]
+    public void Keepalives_of_either_end_are_no_data()
+    {
+        _socket.Send(At(1));
+        _socket.Acknowledge(At(1.01));
+        _socket.Receive(At(1.02));
+        Look(2);
+        _socket.PeerKeepalive();
+        Look(6);
+        _socket.SendKeepalive();
+        _socket.ProbeAnswered(At(8));
+        Look(9);
+        var evidence = _connection.Evidence(At(9));
+        evidence.Idle.ShouldBeLessThan(TimeSpan.FromSeconds(2));
+        evidence.WithoutData.ShouldBe(TimeSpan.FromSeconds(9 - 1.02), TimeSpan.FromMilliseconds(8));
+    }
+
     internal static ClientSocket Socket(TimeSpan established) => new(
         new SocketKey(2, TcpEndPoint.From(IPAddress.Parse("10.1.0.2"), 40000), TcpEndPoint.From(IPAddress.Parse("10.2.0.2"), 5432), 0, new SocketCookie(7)),
         77,
