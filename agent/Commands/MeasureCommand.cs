@@ -51,7 +51,7 @@ internal static class MeasureCommand
         {
             Description = "Share of the PostgreSQL server's free connection slots that may be used.",
             HelpName = "PERCENT",
-            DefaultValueFactory = _ => 0.1,
+            DefaultValueFactory = _ => 0.2,
             CustomParser = result => Percentage(result, "--share", 1, 100),
         };
         var payload = new Option<string?>("--payload")

@@ -54,7 +54,7 @@ public static class KeepalivePlan
         var idle = TargetIdle(lower);
         if (present.Enabled)
         {
-            return present.Idle <= idle ? null : present with { Idle = idle };
+            return ForEnabled(present, idle, deadAfter);
         }
 
         // With TCP_USER_TIMEOUT set, the first unanswered probe after that time ends the connection, whatever the count
@@ -67,9 +67,39 @@ public static class KeepalivePlan
         var wantedInterval = Math.Max(1, Math.Floor(idle.TotalSeconds / 5));
         wantedInterval = Math.Min(wantedInterval, present.Interval.TotalSeconds);
         var interval = Math.Clamp(Math.Ceiling(Math.Max(wantedInterval, deadAfter.TotalSeconds / (MostProbes - CountForNudges))), 1, LongestSeconds);
+        if (lower is not null && interval > idle.TotalSeconds)
+        {
+            return null; // KEEPCNT ends at 127: what lasts for dead-after would ask too seldom for this path
+        }
+
         var count = (int)Math.Clamp(Math.Ceiling(deadAfter.TotalSeconds / interval) + CountForNudges, 3, MostProbes);
         return new KeepaliveSettings(
             true, present.Idle < idle ? present.Idle : idle, TimeSpan.FromSeconds(interval), count, present.UserTimeout);
+    }
+
+    /// <summary>
+    /// The application switched it on itself: asked sooner and more often, and given up no sooner than it wanted or than
+    /// dead-after, whichever is less.
+    /// </summary>
+    /// <remarks>
+    /// Only the first probe comes after TCP_KEEPIDLE. The timer is then set to TCP_KEEPINTVL, also where the probe is
+    /// answered, and the idle time is compared again only when it fires (tcp_keepalive_timer, net/ipv4/tcp_timer.c). So with
+    /// the system's 75 s a path that forgets within a minute is refreshed once and then forgets.
+    /// </remarks>
+    private static KeepaliveSettings? ForEnabled(in KeepaliveSettings present, TimeSpan idle, TimeSpan deadAfter)
+    {
+        var wanted = present with { Idle = present.Idle < idle ? present.Idle : idle };
+        if (present.Interval > idle)
+        {
+            var givesUp = present.Interval * present.Count;
+            var count = (int)Math.Min(Math.Ceiling(givesUp / idle), MostProbes);
+            if (idle * count >= (givesUp < deadAfter ? givesUp : deadAfter))
+            {
+                wanted = wanted with { Interval = idle, Count = count };
+            }
+        }
+
+        return wanted == present ? null : wanted;
     }
 
     /// <summary>

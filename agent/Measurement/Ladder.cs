@@ -220,8 +220,12 @@ internal sealed class Ladder : IDisposable
             {
                 _losses.Add(test.Loss!.Value);
                 // A server that nobody logs in to closes by its own clock: that is no evidence about the path.
+                // It sees no keepalives, so that clock has run since the connection was made.
                 var isServersOwn = test.Loss == LossKind.PeerClosed && !rung.Connection.HasPayload;
-                Learn(test.Survived, test.Lost, isEvidence: !isServersOwn);
+                if (isServersOwn)
+                    Learn(test.Survived + rung.Spent, test.Lost + rung.Spent, isEvidence: false);
+                else
+                    Learn(test.Survived, test.Lost);
             }
             else
             {
@@ -604,6 +608,8 @@ internal sealed class Ladder : IDisposable
     /// <summary>An idling connection and its test.</summary>
     private sealed class Rung(LadderConnection connection)
     {
+        private readonly long _made = Stopwatch.GetTimestamp();
+
         public LadderConnection Connection { get; } = connection;
 
         /// <summary>Age at which it is to be tested.</summary>
@@ -623,8 +629,12 @@ internal sealed class Ladder : IDisposable
             Test = Connection.TestAsync(cancellation);
         }
 
+        /// <summary>Time from its making to the begin of the present gap: earlier gaps and their tests.</summary>
+        public TimeSpan Spent { get; private set; }
+
         public void Restart()
         {
+            Spent = Stopwatch.GetElapsedTime(_made) - Connection.Age;
             TestedAt = null;
             Test = null;
             Target = null;

@@ -29,7 +29,7 @@ internal sealed record MeasurementTarget
     public ReadOnlyMemory<byte> Payload { get; init; }
 
     /// <summary>Share of the server's free connection slots that may be used.</summary>
-    public double SlotShare { get; init; } = 0.1;
+    public double SlotShare { get; init; } = 0.2;
 
     public override string ToString() => Endpoint.ToString();
 }

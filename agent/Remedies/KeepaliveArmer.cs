@@ -236,7 +236,9 @@ internal sealed class KeepaliveArmer(ProcessReader processes, OwnerTable owners,
     {
         protection.NudgedSince = now;
         protection.LastNudge = now;
-        protection.NudgesLeft = KeepalivePlan.CountForNudges - 1;
+
+        // Further ones would use up a count that is the application's own, and end the connection sooner than it wanted.
+        protection.NudgesLeft = protection is { Original.Enabled: true, IsForTestOnly: false } ? 0 : KeepalivePlan.CountForNudges - 1;
         protection.AnsweredBefore = now - TimeSpan.FromMilliseconds(connection.Last.Info.LastAckReceivedMilliseconds);
     }
 

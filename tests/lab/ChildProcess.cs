@@ -109,7 +109,8 @@ public sealed partial class ChildProcess : IDisposable
             commandLine.AddRange(["--inh-caps", "-all", "--bounding-set", string.Join(',', options.WithoutCapabilities.Select(c => $"-{c}"))]);
         }
 
-        commandLine.Add("--");
+        // Who starts the tests in the background may ignore SIGINT, and its children would too.
+        commandLine.AddRange(["--", "env", "--default-signal=INT,QUIT"]);
         commandLine.AddRange(options.CommandLine);
         var start = new ProcessStartInfo(commandLine[0], commandLine.Skip(1))
         {

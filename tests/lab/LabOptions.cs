@@ -52,6 +52,9 @@ public sealed record LabOptions
     /// <summary>TCP keepalive that the application sets on its connections; null: off, as in an untouched stack.</summary>
     public TimeSpan? ApplicationKeepalive { get; init; }
 
+    /// <summary>The application leaves keepalive to its driver: libpq switches it on, with the system's times.</summary>
+    public bool DriversKeepalive { get; init; }
+
     /// <summary>Role of the application on the database: <c>postgres</c>, a superuser, or <c>web</c>, an ordinary one.</summary>
     public string ApplicationRole { get; init; } = "postgres";
 

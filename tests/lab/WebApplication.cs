@@ -84,7 +84,7 @@ public sealed class WebApplication
             "no-orphans = true",
             $"env = DATABASE_DSN={database.Dsn(options.ApplicationRole)}",
             $"env = LIBRARY_LOCK={directory}/library.lock",
-            $"env = KEEPALIVES_IDLE={(options.ApplicationKeepalive is { } idle ? ((int)idle.TotalSeconds).ToString(CultureInfo.InvariantCulture) : "")}",
+            $"env = KEEPALIVES_IDLE={(options.DriversKeepalive ? "default" : options.ApplicationKeepalive is { } idle ? ((int)idle.TotalSeconds).ToString(CultureInfo.InvariantCulture) : "")}",
         };
         settings.AddRange(workers.Select(w => $"http-socket = {SocketOf(directory, w)}"));
         settings.AddRange(workers.Select(w => $"map-socket = {w - 1}:{w}"));

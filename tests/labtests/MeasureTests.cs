@@ -196,7 +196,7 @@ public sealed class MeasureTests(MeasuredPaths paths) : IClassFixture<MeasuredPa
     {
         var measured = await paths.TcpServerCloses9;
 
-        measured.ShouldBracket(9, late: 0.5);
+        measured.ShouldBracket(9, late: 1.5); // a timer of the test's own process
         measured.Class.ShouldBe("peer-closes");
         measured.KeepaliveRefreshes.ShouldBe(false);
     }
@@ -220,19 +220,19 @@ public sealed class MeasureGuardTests
     public async Task A_server_at_its_connection_limit_gets_no_ladder()
     {
         await using var lab = await TestLab.StartAsync(new LabOptions { Workers = 1 });
-        await MeasuredPath.ExecuteAsync(lab, "CREATE ROLE agent LOGIN CONNECTION LIMIT 0", "CREATE ROLE few LOGIN CONNECTION LIMIT 20");
+        await MeasuredPath.ExecuteAsync(lab, "CREATE ROLE agent LOGIN CONNECTION LIMIT 0", "CREATE ROLE few LOGIN CONNECTION LIMIT 14");
 
         var full = await MeasuredPath.PostgreSqlAsync(lab, "agent");
         full.ExitCode.ShouldBe(1);
         full.Error.ShouldContain("connection limit");
 
-        // 10 % of 20 slots are fewer than a ladder needs; half of them are enough.
+        // A fifth of 14 slots is fewer than a ladder needs; half of them are enough.
         var few = await MeasuredPath.PostgreSqlAsync(lab, "few");
         few.ExitCode.ShouldBe(1);
         few.Error.ShouldContain("the role's connection limit");
         await MeasuredPath.ShouldLeaveNoSessionAsync(lab);
         var half = await MeasuredPath.PostgreSqlAsync(lab, "few", "--share", "50%", "--max", "4s");
-        half.Connections.ShouldBeLessThanOrEqualTo(10);
+        half.Connections.ShouldBeLessThanOrEqualTo(7);
         half.Class.ShouldBe("none-seen");
         await MeasuredPath.ShouldLeaveNoSessionAsync(lab);
     }

@@ -6,7 +6,7 @@ KEEPALIVES_IDLE is set. Nothing here knows of conn-sidecar. Runs under gunicorn 
 
 DATABASE_DSN      libpq connection string
 LIBRARY_LOCK      path of the file that is the shared lock
-KEEPALIVES_IDLE   seconds; empty: keepalives off
+KEEPALIVES_IDLE   seconds; empty: keepalives off; default: as libpq has it (on, with the system's times)
 """
 
 import contextlib
@@ -34,6 +34,8 @@ def keepalives():
     idle = os.environ.get("KEEPALIVES_IDLE", "")
     if not idle:
         return {"keepalives": 0}
+    if idle == "default":
+        return {}
     return {"keepalives": 1, "keepalives_idle": int(idle), "keepalives_interval": 1, "keepalives_count": 5}
 
 

@@ -34,6 +34,39 @@ public sealed class HundredIdlePeriodsTests
     }
 }
 
+/// <summary>
+/// A driver that switches keepalive on itself, with the system's two hours and 75 seconds: libpq's default, and so that of
+/// most stacks.
+/// </summary>
+public sealed class DriversKeepaliveTests
+{
+    [Fact]
+    public async Task With_the_agent_a_drivers_own_keepalive_comes_in_time_again_and_again()
+    {
+        await using var lab = await TestLab.StartAsync(new LabOptions { DriversKeepalive = true });
+        var agent = await lab.StartAgentAsync(IdlePeriods.Prevention);
+        await lab.Web.WarmUpAsync();
+
+        // More than one period without use: the first probe alone would not do.
+        await Task.Delay(IdlePeriods.Length);
+        await IdlePeriods.PassAsync(lab, periods: 2);
+
+        (await agent.IncidentsAsync()).ShouldBeEmpty();
+        (await lab.DatabaseSocketsAsync()).Count.ShouldBe(4);
+    }
+
+    [Fact]
+    public async Task Without_the_agent_it_comes_hours_too_late()
+    {
+        await using var lab = await TestLab.StartAsync(new LabOptions { DriversKeepalive = true });
+        await lab.Web.WarmUpAsync();
+
+        await Task.Delay(IdlePeriods.Length);
+
+        (await IdlePeriods.UseAllAsync(lab)).ShouldAllBe(answer => answer == null);
+    }
+}
+
 /// <summary>What the agent has set stays in the kernel.</summary>
 public sealed class AgentKilledTests
 {

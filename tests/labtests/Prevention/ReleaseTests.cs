@@ -143,8 +143,9 @@ public sealed class ReleaseTests
             var agent = await lab.StartAgentAsync(WithSessions with { Keepalive = true });
             await Wait.UntilAsync("the server is full", async () => (await agent.GetAsync("/check/pool")).StartsWith("ServiceKO", StringComparison.Ordinal), Wait.Seconds(20));
             (await agent.GetAsync("/check/pool")).ShouldContain($"orders-db 100% ({limit} of {limit} on the server, 4 from here");
-            (await agent.StatusAsync()).ShouldContain(c => c.Session != null);
-            await lab.ArmedAsync(lab.Database.EndPoint, 4);
+            await Wait.UntilAsync("sessions are seen", async () => (await agent.StatusAsync()).All(c => c.Session is not null), Wait.Seconds(20));
+            await Wait.UntilAsync("the workers' connections are armed",
+                async () => (await lab.DatabaseSocketsAsync()).Count(s => s.Timer.StartsWith("keepalive,")) == 4, Wait.Seconds(10));
 
             // A second agent finds no place, says so, and protects all the same.
             var late = await lab.StartAgentAsync(WithSessions with { Mode = "observe", Listen = "none" });

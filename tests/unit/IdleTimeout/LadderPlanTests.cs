@@ -25,6 +25,31 @@ public sealed class LadderPlanTests
         ladder.Opened.ShouldBeLessThanOrEqualTo(30);
     }
 
+    [Theory]
+    [MemberData(nameof(CommonTimeouts))]
+    public void Twelve_slots_are_enough_for_that(int seconds)
+    {
+        var timeout = TimeSpan.FromSeconds(seconds);
+
+        var ladder = new SimulatedLadder(timeout, Settings with { Slots = 12 }).Run();
+
+        ShouldBracket(ladder, timeout);
+        ladder.Elapsed.ShouldBeLessThan((timeout * 1.2) + TimeSpan.FromSeconds(5));
+    }
+
+    [Theory]
+    [InlineData(10)]
+    [InlineData(12)]
+    [InlineData(14)]
+    public void Some_slots_fewer_keep_within_three_times_any_timeout(int slots) =>
+        Prop.ForAll(Timeouts(5, 7000), timeout =>
+        {
+            var ladder = new SimulatedLadder(timeout, Settings with { Slots = slots }).Run();
+
+            ShouldBracket(ladder, timeout);
+            ladder.Elapsed.ShouldBeLessThan(timeout * 3);
+        }).Check(Config.QuickThrowOnFailure.WithMaxTest(1000));
+
     [Fact]
     public void Any_timeout_is_known_within_three_times_its_length() =>
         Prop.ForAll(Timeouts(5, 7000), timeout =>
@@ -90,7 +115,7 @@ public sealed class LadderPlanTests
     {
         var scale = LadderPlan.Scale(TimeSpan.FromSeconds(100), Settings);
 
-        scale[0].ShouldBe(TimeSpan.FromSeconds(108));
+        scale[0].ShouldBe(TimeSpan.FromSeconds(105));
         scale[^1].ShouldBe(Settings.Max);
     }
 

@@ -43,9 +43,13 @@ public sealed class KeepalivePlanTests
             wanted.UserTimeout.ShouldBe(c.Present.UserTimeout);
             if (c.Present.Enabled)
             {
-                // Switched on by the application: how often it asks and when it gives up are its own.
-                wanted.ShouldBe(c.Present with { Idle = wanted.Idle });
-                wanted.Idle.ShouldBeLessThan(c.Present.Idle);
+                // Switched on by the application: asked no later and no less often, and not given up sooner than it wanted or than
+                // dead-after.
+                wanted.Interval.ShouldBeLessThanOrEqualTo(c.Present.Interval);
+                wanted.Count.ShouldBeGreaterThanOrEqualTo(c.Present.Count);
+                var givesUp = c.Present.Interval * c.Present.Count;
+                (wanted.Interval * wanted.Count).ShouldBeGreaterThanOrEqualTo(givesUp < c.DeadAfter ? givesUp : c.DeadAfter);
+                wanted.ShouldNotBe(c.Present);
             }
         });
 
@@ -85,17 +89,41 @@ public sealed class KeepalivePlanTests
             }
         });
 
+    /// <summary>An answered probe is followed by the next one after TCP_KEEPINTVL, and no sooner than TCP_KEEPIDLE.</summary>
     [Fact]
-    public void Nothing_to_set_means_protected_already_or_a_user_timeout_that_forbids_it() =>
+    public void So_does_every_further_probe_where_the_count_allows_it() =>
+        Check(Cases, c =>
+        {
+            if (c.Lower is { } lower && lower >= TimeSpan.FromSeconds(2) && KeepalivePlan.For(c.Present, c.Lower, c.DeadAfter) is { } wanted
+                && !(c.Present.Enabled && IsBeyondTheCount(c.Present, c.Lower, c.DeadAfter)))
+            {
+                (wanted.Interval * 2).ShouldBeLessThanOrEqualTo(lower);
+            }
+        });
+
+    [Fact]
+    public void Nothing_to_set_means_protected_already_or_a_reason_that_forbids_it() =>
         Check(Cases, c =>
         {
             if (KeepalivePlan.For(c.Present, c.Lower, c.DeadAfter) is null)
             {
+                var idle = KeepalivePlan.TargetIdle(c.Lower);
                 (c.Present.Enabled
-                    ? c.Present.Idle <= KeepalivePlan.TargetIdle(c.Lower)
-                    : c.Present.UserTimeout > TimeSpan.Zero && c.Present.UserTimeout < c.DeadAfter).ShouldBeTrue();
+                    ? c.Present.Idle <= idle && (c.Present.Interval <= idle || IsBeyondTheCount(c.Present, c.Lower, c.DeadAfter))
+                    : (c.Present.UserTimeout > TimeSpan.Zero && c.Present.UserTimeout < c.DeadAfter)
+                        || (c.Lower is not null && c.DeadAfter > idle * (127 - KeepalivePlan.CountForNudges))).ShouldBeTrue();
             }
         });
+
+    [Fact]
+    public void The_drivers_default_over_a_path_of_60_s_is_asked_every_half_minute_and_given_up_as_late_as_before()
+    {
+        // libpq switches keepalive on and leaves the rest to the system.
+        var libpq = new KeepaliveSettings(true, TimeSpan.FromSeconds(7200), TimeSpan.FromSeconds(75), 9, TimeSpan.Zero);
+
+        KeepalivePlan.For(libpq, TimeSpan.FromSeconds(60), TimeSpan.FromSeconds(120))
+            .ShouldBe(libpq with { Idle = TimeSpan.FromSeconds(30), Interval = TimeSpan.FromSeconds(30), Count = 23 });
+    }
 
     [Fact]
     public void Planning_twice_changes_nothing_more() =>
@@ -145,6 +173,13 @@ public sealed class KeepalivePlanTests
 
         wanted.Idle.TotalSeconds.ToString(CultureInfo.InvariantCulture).ShouldBe("175");
         (wanted.Interval * wanted.Count).ShouldBeGreaterThanOrEqualTo(TimeSpan.FromSeconds(120));
+    }
+
+    /// <summary>No count that the kernel takes makes up for asking so often.</summary>
+    private static bool IsBeyondTheCount(in KeepaliveSettings present, TimeSpan? lower, TimeSpan deadAfter)
+    {
+        var givesUp = present.Interval * present.Count;
+        return KeepalivePlan.TargetIdle(lower) * 127 < (givesUp < deadAfter ? givesUp : deadAfter);
     }
 
     private static bool IsWholeSeconds(TimeSpan value) =>
