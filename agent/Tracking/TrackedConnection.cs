@@ -223,7 +223,9 @@ public sealed class TrackedConnection(SocketKey key, Upstream upstream, ulong na
             Unacknowledged = info.Unacked,
             ZeroWindow = Last.ZeroWindow,
             Timeouts = info.Retransmits,
-            AnswerAwaited = _answerAwaited,
+
+            // What a server has sent last is its answer: it awaits none.
+            AnswerAwaited = _answerAwaited && Upstream.Section.Direction == Configuration.UpstreamDirection.Outbound,
             KeepaliveAt = KeepaliveAt(now),
             Stall = _stall is { } stall
                 ? new StallEvidence

@@ -17,8 +17,6 @@ public sealed class InboundTests
         connections.Count.ShouldBe(4);
         connections.ShouldAllBe(c => c.Verdict == "healthy" && c.Executable == "/usr/lib/postgresql/15/bin/postgres");
         (await agent.IncidentsAsync()).ShouldBeEmpty();
-        // None of the workers' own sockets has a keepalive.
-        (await lab.DatabaseSocketsAsync()).ShouldAllBe(s => !s.Timer.StartsWith("keepalive,"));
     }
 
     [Fact]
@@ -28,8 +26,8 @@ public sealed class InboundTests
         var agent = await lab.StartAgentAsync(IdlePeriods.Prevention with { OnDatabaseHost = true, Sessions = true });
         await lab.Web.WarmUpAsync();
 
-        // Behind source NAT too: here the owner of the socket is the back-end itself.
-        await Wait.UntilAsync("sessions are seen", async () => await agent.StatusAsync() is { Count: 4 } all
+        // Behind source NAT too: here the owner of the socket is the back-end itself. One more is the agent's own session.
+        await Wait.UntilAsync("sessions are seen", async () => await agent.StatusAsync() is { Count: 5 } all
             && all.All(c => c.Session?.BackendPid == c.Pid), Wait.Seconds(20));
     }
 }

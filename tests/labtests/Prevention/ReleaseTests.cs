@@ -127,7 +127,7 @@ public sealed class ReleaseTests
     [Fact]
     public async Task A_full_server_is_seen_and_stalls_nothing()
     {
-        await using var lab = await TestLab.StartAsync();
+        await using var lab = await TestLab.StartAsync(new LabOptions { IdleTimeout = Wait.Seconds(600) });
         await lab.Web.WarmUpAsync();
         await using var administrator = await lab.Database.ConnectLocallyAsync();
         var (limit, taken) = await SlotsAsync(administrator);

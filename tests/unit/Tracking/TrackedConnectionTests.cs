@@ -2,6 +2,7 @@ using System.Net;
 using FsCheck;
 using FsCheck.Fluent;
 using Shouldly;
+using Sidecar.Agent.Configuration;
 using Sidecar.Agent.Judgement;
 using Sidecar.Agent.Tracking;
 using Sidecar.Probes.SockDiag;
@@ -286,6 +287,19 @@ public sealed class TrackedConnectionTests
 
             return true;
         }));
+    }
+
+    [Fact]
+    public void A_server_that_has_answered_awaits_nothing()
+    {
+        var served = new TrackedConnection(_socket.Key, TestUpstream.Of("10.1.0.2:40000", UpstreamDirection.Inbound), 1, At(0));
+        _socket.Receive(At(1));
+        _socket.Send(At(1.01));
+        _socket.Acknowledge(At(1.06));
+        served.Update(_socket.Observe(At(2)), At(2));
+        Look(2);
+        served.Evidence(At(2)).AnswerAwaited.ShouldBeFalse();
+        _connection.Evidence(At(2)).AnswerAwaited.ShouldBeTrue();
     }
 
     [Fact]
