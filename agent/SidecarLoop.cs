@@ -55,6 +55,7 @@ internal sealed class SidecarLoop : IDisposable
     private readonly List<TrackedConnection> _interests = [];
     private readonly List<TrackedConnection> _ownerless = [];
     private readonly PathLearning? _learning;
+    private readonly ResetWatch? _resets;
     private readonly CancellationTokenSource _stopping = new();
     private volatile AgentSnapshot? _snapshot;
     private volatile bool _isAsked;
@@ -98,6 +99,10 @@ internal sealed class SidecarLoop : IDisposable
         {
             _learning = new PathLearning(measurement, _namespaces);
             _paths.Came = _learning.Resume;
+            if (configuration.Upstreams.Any(upstream => upstream.IdleTimeout.Source == IdleTimeoutSource.Measure && upstream.Direction == UpstreamDirection.Outbound))
+            {
+                _resets = new ResetWatch(_connections, Probe);
+            }
         }
 
         _nextScan = clock();
@@ -363,6 +368,7 @@ internal sealed class SidecarLoop : IDisposable
             _owners.Prune();
         }
 
+        _resets?.Look(_namespaces.Open, now);
         gone = _connections.Scan(_namespaces.Open, _clock);
         if (_connections.LastProblem is { } problem)
         {

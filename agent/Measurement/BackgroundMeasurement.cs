@@ -37,10 +37,15 @@ internal readonly record struct MeasurementNews(KeptPathKey Key, Observation? Ob
 internal delegate Task<MeasurementReport> LadderRunner(
     MeasurementTarget target, LadderSettings settings, Action<LadderProgress>? progress, Action<Observation>? learnt, CancellationToken cancellation);
 
+/// <summary>Lets one connection idle: <see cref="Ladder.TryGapAsync"/>, or something else in tests.</summary>
+internal delegate Task<Observation?> GapTrial(MeasurementTarget target, TimeSpan gap, CancellationToken cancellation);
+
 /// <summary>
 /// Measures paths while the agent runs, beside the loop: the loop offers its paths at every look and takes the news; it
 /// never waits. A path is measured when little is known of it, when its evidence contradicts itself (the router may
-/// have changed), and again when what is known has grown old. One ladder runs at a time; its first and last gaps
+/// have changed), and again when what is known has grown old. A timeout that has become shorter shows by itself, in connections
+/// that are lost; one that has become longer shows in nothing that is kept alive, so now and then one connection idles
+/// for longer than the path is known to remember. One ladder runs at a time; its first and last gaps
 /// are far apart and its connections few, so the server hardly notices.
 /// </summary>
 internal sealed class BackgroundMeasurement : IAsyncDisposable
@@ -50,6 +55,7 @@ internal sealed class BackgroundMeasurement : IAsyncDisposable
     private readonly ILogger _logger;
     private readonly TimeProvider _clock;
     private readonly LadderRunner _run;
+    private readonly GapTrial _try;
     private readonly Dictionary<KeptPathKey, KeptEvidence> _kept;
     private readonly Dictionary<KeptPathKey, PathHistory> _histories = [];
     private readonly HashSet<string> _refused = new(StringComparer.Ordinal);
@@ -67,13 +73,15 @@ internal sealed class BackgroundMeasurement : IAsyncDisposable
     /// <param name="logger">Told about beginnings, ends and refusals.</param>
     /// <param name="clock">Wall clock.</param>
     /// <param name="run">Runs a ladder.</param>
-    public BackgroundMeasurement(string stateDirectory, BackgroundSettings settings, ILogger logger, TimeProvider clock, LadderRunner? run = null)
+    /// <param name="tryGap">Tries one gap.</param>
+    public BackgroundMeasurement(string stateDirectory, BackgroundSettings settings, ILogger logger, TimeProvider clock, LadderRunner? run = null, GapTrial? tryGap = null)
     {
         _store = new EvidenceStore(stateDirectory, logger);
         _settings = settings;
         _logger = logger;
         _clock = clock;
         _run = run ?? Ladder.RunAsync;
+        _try = tryGap ?? Ladder.TryGapAsync;
         _kept = _store.Load();
         _savedAt = clock.GetUtcNow();
     }
@@ -93,10 +101,19 @@ internal sealed class BackgroundMeasurement : IAsyncDisposable
     /// </summary>
     public void Offer(in PathToMeasure path)
     {
-        if (!_ladder.IsCompleted || path.Upstream.IdleTimeout.Source != IdleTimeoutSource.Measure || !IsDue(path) || !IsPermitted(path))
+        if (!_ladder.IsCompleted || path.Upstream.IdleTimeout.Source != IdleTimeoutSource.Measure)
             return;
 
         var history = HistoryOf(path.Key);
+        if (!IsDue(path))
+        {
+            TryLonger(path, history);
+            return;
+        }
+
+        if (!IsPermitted(path))
+            return;
+
         history.LastBegun = _clock.GetUtcNow();
         history.Contradictions = path.Estimate.Contradicted ? history.Contradictions + 1 : 0;
         Running = path.Key;
@@ -206,6 +223,7 @@ internal sealed class BackgroundMeasurement : IAsyncDisposable
             var settings = new LadderSettings
             {
                 Max = _settings.Max,
+                Survived = path.Estimate is { Upper: null, Contradicted: false, Lower: var survived } ? survived : TimeSpan.Zero,
                 Slots = path.Upstream.Protocol == UpstreamProtocol.Tcp ? _settings.TcpSlots : LadderPlan.DefaultSlots,
             };
             _logger.LogInformation("upstream {Upstream}: measuring the idle timeout of the path to {Endpoint}", path.Upstream.Name, path.Endpoint);
@@ -235,6 +253,37 @@ internal sealed class BackgroundMeasurement : IAsyncDisposable
         }
     }
 
+    private void TryLonger(in PathToMeasure path, PathHistory history)
+    {
+        var now = _clock.GetUtcNow();
+        if (path.Estimate is not { Contradicted: false, Upper: { } upper } || history.Failures > 0)
+            return;
+
+        history.LastLonger ??= history.LastBegun ?? now;
+        var every = upper * _settings.LongerEvery > _settings.LongerLeast ? upper * _settings.LongerEvery : _settings.LongerLeast;
+        if (now - (history.LastBegun > history.LastLonger ? history.LastBegun.Value : history.LastLonger.Value) < every || !IsPermitted(path))
+            return;
+
+        history.LastLonger = now;
+        var gap = upper * 1.25;
+        var copy = path;
+        _ladder = Task.Run(() => TryLongerAsync(copy, gap < _settings.Max ? gap : _settings.Max));
+    }
+
+    private async Task TryLongerAsync(PathToMeasure path, TimeSpan gap)
+    {
+        try
+        {
+            if (await _try(TargetOf(path), gap, _stopping.Token) is { } observation)
+                _news.Enqueue(new MeasurementNews(path.Key, observation, null));
+        }
+        catch (Exception e) when (e is not OperationCanceledException)
+        {
+            // The next one may do better; a server that cannot be reached is told of elsewhere.
+            _logger.LogDebug(e, "upstream {Upstream}: a longer gap could not be tried", path.Upstream.Name);
+        }
+    }
+
     private static MeasurementTarget TargetOf(in PathToMeasure path) => new()
     {
         Host = path.Upstream.Endpoints.Select(e => e.Host).FirstOrDefault(h => h is not null) ?? path.Endpoint.Address.ToString(),
@@ -254,6 +303,9 @@ internal sealed class BackgroundMeasurement : IAsyncDisposable
     private sealed class PathHistory
     {
         public DateTimeOffset? LastBegun { get; set; }
+
+        /// <summary>When a gap beyond the upper bound was last tried.</summary>
+        public DateTimeOffset? LastLonger { get; set; }
 
         public MeasurementReport? Report { get; set; }
 
@@ -275,6 +327,15 @@ internal sealed record BackgroundSettings
 
     /// <summary>A path is measured again after this time, to notice a timeout that has become longer.</summary>
     public TimeSpan MeasureAgainAfter { get; init; } = TimeSpan.FromHours(24);
+
+    /// <summary>
+    /// One connection idles for a quarter longer than the path is known to remember, after this many times its upper bound:
+    /// a tenth of the time at most.
+    /// </summary>
+    public double LongerEvery { get; init; } = 10;
+
+    /// <summary>And no sooner than after this.</summary>
+    public TimeSpan LongerLeast { get; init; } = TimeSpan.FromMinutes(1);
 
     /// <summary>Least time between two ladders on a path whose evidence contradicts itself; doubles while that does not end.</summary>
     public TimeSpan ContradictionPause { get; init; } = TimeSpan.FromSeconds(20);

@@ -66,6 +66,7 @@ internal sealed class Ladder : IDisposable
         _settings = settings;
         _progress = progress;
         _learnt = learnt;
+        _estimator.Add(new Observation(settings.Survived, GapOutcome.Survived, DateTimeOffset.UtcNow, EvidenceSource.Passive));
         if (target.Protocol == UpstreamProtocol.PostgreSql)
             _sessions = new LadderSessions(target.Network, target.Dsn ?? throw new MeasurementException("protocol postgresql needs a DSN file: an unauthenticated session is closed by the server"), target.Host, target.Endpoint);
     }
@@ -104,6 +105,38 @@ internal sealed class Ladder : IDisposable
         }
 
         return ladder.MakeReport(interrupted);
+    }
+
+    /// <summary>Lets a single connection idle for one gap.</summary>
+    /// <returns>What became of it; null where the path was down, or the connection ended for a reason of its own.</returns>
+    /// <exception cref="MeasurementException">No connection could be had.</exception>
+    public static async Task<Observation?> TryGapAsync(MeasurementTarget target, TimeSpan gap, CancellationToken cancellation)
+    {
+        using var ladder = new Ladder(target, new LadderSettings(), null, null);
+        try
+        {
+            await using var connection = await ladder.OpenFirstAsync(cancellation);
+            await connection.SettleAsync(cancellation);
+            for (var left = gap - connection.Age; left > TimeSpan.Zero; left = gap - connection.Age)
+            {
+                await Task.Delay(left < LookInterval * 4 ? left : LookInterval * 4, cancellation);
+                if (connection.Look(out _) == IdleLook.Ended)
+                    break;
+            }
+
+            var test = await connection.TestAsync(cancellation);
+            if (test is { Lost: null, Disturbed: false, Survived: { } survived })
+                return new Observation(survived, GapOutcome.Survived, DateTimeOffset.UtcNow, EvidenceSource.Ladder, Observation.LadderWeight);
+            connection.Socket.AbortOnClose();
+            return test.Lost is { } lost && (test.Loss != LossKind.PeerClosed || connection.HasPayload) && await ladder.PathIsUpAsync(cancellation)
+                ? new Observation(lost, GapOutcome.Lost, DateTimeOffset.UtcNow, EvidenceSource.Ladder, Observation.LadderWeight)
+                : null;
+        }
+        finally
+        {
+            if (ladder._sessions is { } sessions)
+                await sessions.LeaveNothingAsync(CleanUpPatience);
+        }
     }
 
     public void Dispose() => _payloadGate.Dispose();

@@ -150,6 +150,9 @@ public sealed class ConnectionTable
         Remove(connection);
     }
 
+    /// <summary>The watched connection with this cookie, or null.</summary>
+    internal TrackedConnection? Find(ulong inode, SocketCookie cookie) => _connections.GetValueOrDefault((inode, cookie));
+
     /// <summary>Gives back what growing has left over.</summary>
     internal void TrimExcess()
     {

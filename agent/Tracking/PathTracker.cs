@@ -33,6 +33,7 @@ public sealed class PathTracker
 
     private PathEstimator _estimator = new();
     private bool _hasNews;
+    private (TimeSpan Gap, DateTimeOffset At, TimeSpan Since)? _reset;
     private Task<FreshConnectResult>? _running;
     private TimeSpan _runningSince;
     private TimeSpan _lastEnded = TimeSpan.MinValue;
@@ -150,6 +151,15 @@ public sealed class PathTracker
         }
 
         Last = new PathProbe(up, _runningSince, now, result);
+        if (_reset is { } reset && _runningSince >= reset.Since)
+        {
+            _reset = null;
+            if (up)
+            {
+                Note(new Observation(reset.Gap, GapOutcome.Lost, reset.At, EvidenceSource.Passive));
+            }
+        }
+
         return Last;
     }
 
@@ -188,6 +198,12 @@ public sealed class PathTracker
         _hasNews = true;
         Conclude(observation.At);
     }
+
+    /// <summary>
+    /// Takes a gap after which a connection was answered with RST; it counts once a fresh connection that begins from now on
+    /// succeeds, as a server that is down answers so too.
+    /// </summary>
+    internal void NoteReset(TimeSpan gap, DateTimeOffset utcNow, TimeSpan now) => _reset = (gap, utcNow, now);
 
     /// <summary>Its name in the file of evidence; made once.</summary>
     internal KeptPathKey? LearningKey { get; set; }

@@ -43,6 +43,7 @@ internal static partial class Libc
     }
 
     internal const int MSG_TRUNC = 0x20;
+    internal const int MSG_DONTWAIT = 0x40;
 
     [LibraryImport("libc", EntryPoint = "recv", SetLastError = true)]
     private static unsafe partial nint Receive(int fd, byte* buffer, nuint length, int flags);
@@ -110,6 +111,16 @@ internal static partial class Libc
 
     [LibraryImport("libc", EntryPoint = "connect", SetLastError = true)]
     private static unsafe partial int Connect(int fd, void* address, uint length);
+
+    [LibraryImport("libc", EntryPoint = "bind", SetLastError = true)]
+    private static unsafe partial int Bind(int fd, void* address, uint length);
+
+    /// <summary>Makes a netlink socket a member of these multicast groups (bit 0 is group 1).</summary>
+    internal static unsafe bool TryBindNetlink(int fd, uint groups)
+    {
+        var address = new SockAddrNetlink { Family = AF_NETLINK, Groups = groups };
+        return Bind(fd, &address, (uint)sizeof(SockAddrNetlink)) == 0;
+    }
 
     /// <summary>Connects a netlink socket to port 0, the kernel.</summary>
     internal static unsafe bool TryConnectNetlinkToKernel(int fd)

@@ -13,6 +13,7 @@ namespace Sidecar.Probes.Namespaces;
 public sealed class NetworkNamespace : IDisposable
 {
     private readonly KernelHandle? _descriptor;
+    private ClosedSockets? _closed;
 
     private NetworkNamespace(ulong inode, KernelHandle? descriptor, SockDiagClient diagnostics)
     {
@@ -29,6 +30,10 @@ public sealed class NetworkNamespace : IDisposable
 
     /// <summary>Reads and destroys sockets of this namespace.</summary>
     public SockDiagClient Diagnostics { get; }
+
+    /// <summary>Sockets of this namespace that have come to their end, from the first use on.</summary>
+    /// <exception cref="KernelException">The kernel does not announce them.</exception>
+    public ClosedSockets Closed => _closed ??= Run(ClosedSockets.Open);
 
     /// <summary><c>own</c>, or <c>net:[inode]</c>.</summary>
     public string Name => IsOwn ? "own" : $"net:[{Inode}]";
@@ -73,6 +78,7 @@ public sealed class NetworkNamespace : IDisposable
     public void Dispose()
     {
         Diagnostics.Dispose();
+        _closed?.Dispose();
         _descriptor?.Dispose();
     }
 

@@ -3,6 +3,9 @@ namespace Sidecar.Agent.Judgement.IdleTimeout;
 /// <summary>What the ladder is to find out, and with how much.</summary>
 internal sealed record LadderSettings
 {
+    /// <summary>Gaps up to this are known to be survived already; the scale begins above.</summary>
+    public TimeSpan Survived { get; init; }
+
     /// <summary>Longest gap to try.</summary>
     public TimeSpan Max { get; init; } = TimeSpan.FromSeconds(7800);
 

@@ -87,6 +87,21 @@ public sealed class PathTrackerTests
     }
 
     [Fact]
+    public void A_RST_teaches_a_gap_once_a_fresh_connection_shows_that_the_server_is_up()
+    {
+        var at = new DateTimeOffset(2026, 1, 1, 0, 0, 0, TimeSpan.Zero);
+        _path.NoteReset(TimeSpan.FromSeconds(20), at, At(10));
+        Probe(FreshConnectOutcome.Refused, 10, 10.01);
+        _path.Estimate.ShouldBeNull();
+        Probe(FreshConnectOutcome.Connected, 12, 12.01);
+        _path.Estimate.ShouldBeNull();
+
+        _path.NoteReset(TimeSpan.FromSeconds(20), at, At(20));
+        Probe(FreshConnectOutcome.Connected, 20.1, 20.2);
+        _path.Estimate.ShouldNotBeNull().Upper.ShouldBe(TimeSpan.FromSeconds(20));
+    }
+
+    [Fact]
     public void Where_only_data_counts_gaps_between_segments_teach_nothing()
     {
         var at = new DateTimeOffset(2026, 1, 1, 0, 0, 0, TimeSpan.Zero);
