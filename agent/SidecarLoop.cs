@@ -7,6 +7,7 @@ using Sidecar.Agent.Remedies;
 using Sidecar.Agent.Telemetry;
 using Sidecar.Agent.Tracking;
 using Sidecar.Probes;
+using Sidecar.Probes.PostgreSql;
 using Sidecar.Probes.Processes;
 using Sidecar.Probes.SockDiag;
 
@@ -23,6 +24,8 @@ internal sealed class SidecarLoop : IDisposable
     private static readonly TimeSpan NameRefresh = TimeSpan.FromSeconds(30);
 
     private const int AlwaysDescribed = 500;
+
+    private static readonly TimeSpan AdviceHolds = TimeSpan.FromSeconds(60);
 
     /// <summary>Who asks for a description waits for it no longer than this.</summary>
     private static readonly TimeSpan DescribeWithin = TimeSpan.FromSeconds(2);
@@ -52,6 +55,7 @@ internal sealed class SidecarLoop : IDisposable
     private readonly SelfCheck _selfCheck;
     private readonly AutoResetEvent _wake = new(false);
     private readonly List<TrackedConnection> _looked = [];
+    private readonly Dictionary<Upstream, ((TimeSpan? Lower, bool CountsDataOnly, ServerSettings? Settings) Facts, TimeSpan At, IReadOnlyList<string> Lines)> _advice = [];
     private readonly List<TrackedConnection> _interests = [];
     private readonly List<TrackedConnection> _ownerless = [];
     private readonly PathLearning? _learning;
@@ -256,6 +260,11 @@ internal sealed class SidecarLoop : IDisposable
         JudgeLooked(full);
         _remedies?.Consider(_looked, _connections.All, _upstreams, late, _clock(), Probe);
         LastTurn = _clock();
+        if (_remedies?.IsArming == true && LastTurn + ShortLook < _nextScan)
+        {
+            _nextScan = LastTurn + ShortLook;
+        }
+
         IsFollowing = _remedies?.IsFollowing == true;
         CollectInterests();
         if (full && _sessions is not null)
@@ -633,8 +642,21 @@ internal sealed class SidecarLoop : IDisposable
             IdleTimeoutUpper = upper,
             ConnectionLimit = server?.ConnectionLimit,
             ServerConnections = server?.Connections,
-            Advice = Advisor.For(upstream.Section, lower, _paths.All.Any(path => path.Upstream == upstream && path.CountsDataOnly), _sessions?.Find(upstream.Name)?.Settings),
+            Advice = Advice(upstream, lower, now),
         };
+    }
+
+    /// <summary>Kept for a while: it reads files of the host, and is wanted at every look.</summary>
+    private IReadOnlyList<string> Advice(Upstream upstream, TimeSpan? lower, TimeSpan now)
+    {
+        (TimeSpan? Lower, bool CountsDataOnly, ServerSettings? Settings) facts =
+            (lower, _paths.All.Any(path => path.Upstream == upstream && path.CountsDataOnly), _sessions?.Find(upstream.Name)?.Settings);
+        if (!_advice.TryGetValue(upstream, out var kept) || kept.Facts != facts || now - kept.At > AdviceHolds)
+        {
+            _advice[upstream] = kept = (facts, now, Advisor.For(upstream.Section, facts.Lower, facts.CountsDataOnly, facts.Settings));
+        }
+
+        return kept.Lines;
     }
 
     /// <summary>As declared, or what the best observed of the upstream's paths is known to have.</summary>

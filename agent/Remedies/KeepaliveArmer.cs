@@ -34,8 +34,15 @@ internal sealed class KeepaliveArmer(ProcessReader processes, OwnerTable owners,
     // The process whose connections are being changed: connections of one process follow one another.
     private ProcessHandle? _process;
 
+    /// <summary>Whether the last pass left connections for the next one.</summary>
+    public bool IsUnfinished { get; private set; }
+
     /// <summary>Begins a pass over the connections of one look.</summary>
-    public void BeginPass() => _passEnds = teller.Now + MostPerPass;
+    public void BeginPass()
+    {
+        _passEnds = teller.Now + MostPerPass;
+        IsUnfinished = false;
+    }
 
     /// <summary>Ends it: no process is held on to between looks.</summary>
     public void EndPass()
@@ -100,6 +107,7 @@ internal sealed class KeepaliveArmer(ProcessReader processes, OwnerTable owners,
     {
         if (teller.Now > _passEnds)
         {
+            IsUnfinished = true;
             return;
         }
 

@@ -58,6 +58,9 @@ internal sealed class RemedyEngine : IDisposable
     /// <summary>True while short looks are needed to follow an action.</summary>
     public bool IsFollowing => _recycled.Count > 0 || _releaser.IsFollowing || _groups.Values.Any(group => group.InProgress is not null);
 
+    /// <summary>True where connections wait for their keepalive: the next look should not.</summary>
+    public bool IsArming => _armer.IsUnfinished;
+
     /// <summary>
     /// Takes over what a restarted or reloaded agent must not forget: terminations that count against the budgets.
     /// </summary>

@@ -15,6 +15,8 @@ public sealed class MeasuredPaths : IAsyncLifetime
 
     internal Task<Measured> Silent45 { get; private set; } = null!;
 
+    internal Task<Measured> Silent60 { get; private set; } = null!;
+
     internal Task<Measured> SilentTcp13 { get; private set; } = null!;
 
     internal Task<Measured> Reset13 { get; private set; } = null!;
@@ -38,6 +40,7 @@ public sealed class MeasuredPaths : IAsyncLifetime
             await MeasuredPath.ShouldLeaveNoSessionAsync(lab);
             return measured;
         }));
+        Silent60 = Keep(Postgres(new LabOptions { IdleTimeout = Wait.Seconds(60) }));
         SilentTcp13 = Keep(Tcp(new LabOptions { IdleTimeout = Wait.Seconds(13), Servers = false }, null));
         Reset13 = Keep(Postgres(new LabOptions { IdleTimeout = Wait.Seconds(13), Router = RouterBehaviour.Reset }));
         None = Keep(Postgres(new LabOptions { Router = RouterBehaviour.Forward }, "--max", "20s"));
@@ -138,6 +141,16 @@ public sealed class MeasureTests(MeasuredPaths paths) : IClassFixture<MeasuredPa
 
         measured.ShouldBracket(45);
         measured.Class.ShouldBe("silent-drop");
+    }
+
+    [Fact]
+    public async Task A_common_timeout_is_measured_by_the_pair_of_gaps_around_it()
+    {
+        var measured = await paths.Silent60;
+
+        measured.ShouldBracket(60);
+        measured.Class.ShouldBe("silent-drop");
+        measured.Connections.ShouldBeLessThanOrEqualTo(20);
     }
 
     [Fact]
