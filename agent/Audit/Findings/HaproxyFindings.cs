@@ -103,7 +103,10 @@ internal static class HaproxyFindings
             .Where(server => server is { MaxConnections: not null, Address: not null }).Select(server => (program, backend, server, Workers: Workers(graph, program, server)))));
         foreach (var group in servers.Where(one => one.Workers is { Slots: not null }).GroupBy(one => one.Workers!))
         {
-            var sum = group.Sum(one => (long)one.server.MaxConnections!.Value);
+            // Backups take over from the others: of the two the larger sum counts.
+            var sum = group.GroupBy(one => one.backend).Sum(backend => Math.Max(
+                backend.Where(one => !one.server.IsBackup).Sum(one => (long)one.server.MaxConnections!.Value),
+                backend.Where(one => one.server.IsBackup).Sum(one => (long)one.server.MaxConnections!.Value)));
             var slots = group.Key.Slots!.Value;
             if (sum <= slots)
             {
