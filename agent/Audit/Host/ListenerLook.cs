@@ -1,10 +1,11 @@
+using System.Net;
 using Sidecar.Agent.Audit.Model;
 using Sidecar.Agent.Configuration;
 using Sidecar.Agent.Tracking;
 using Sidecar.Probes;
+using Sidecar.Probes.Listeners;
 using Sidecar.Probes.Namespaces;
 using Sidecar.Probes.Processes;
-using Sidecar.Probes.SockDiag;
 
 namespace Sidecar.Agent.Audit.Host;
 
@@ -31,12 +32,12 @@ internal sealed class ListenerLook(ProcessReader reader, IReadOnlyList<WorkersSe
         var found = new List<(LiveListener Listener, int Pid)>();
         foreach (var network in networks)
         {
-            foreach (var (address, limit, waiting, inode) in Read(network.Diagnostics))
+            foreach (var socket in network.Diagnostics.ReadListeners())
             {
-                if (_owners.TryGetValue(inode, out var pid))
+                if (_owners.TryGetValue(socket.Inode, out var pid) && AddressOf(socket) is { } address)
                 {
                     _listening.Add(pid);
-                    found.Add((new LiveListener(network.Inode, address, limit, waiting, Name(pid), _parents.Contains(pid)), pid));
+                    found.Add((new LiveListener(network.Inode, address, socket.Limit, socket.Waiting, Name(pid), _parents.Contains(pid)), pid));
                 }
             }
         }
@@ -61,16 +62,15 @@ internal sealed class ListenerLook(ProcessReader reader, IReadOnlyList<WorkersSe
         ];
     }
 
-    private static List<(Address Address, long Limit, long Waiting, uint Inode)> Read(SockDiagClient client)
+    private static Address? AddressOf(ListeningSocket socket)
     {
-        var found = new List<(Address, long, long, uint)>();
-        client.Dump(1u << (int)TcpState.Listen, [], withInfo: false, (in SocketObservation socket) =>
+        if (socket.Local is not { } local)
         {
-            var address = socket.Local.ToIPAddress();
-            var host = address.Equals(System.Net.IPAddress.Any) || address.Equals(System.Net.IPAddress.IPv6Any) ? "" : address.ToString();
-            found.Add((new Address(host, socket.Local.Port, null), socket.SendQueue, socket.ReceiveQueue, socket.Inode));
-        });
-        return found;
+            return socket.Name.Length == 0 ? null : Address.Unix(socket.Name);
+        }
+
+        var address = local.ToIPAddress();
+        return new Address(address.Equals(IPAddress.Any) || address.Equals(IPAddress.IPv6Any) ? "" : address.ToString(), local.Port, null);
     }
 
     private void Walk()
