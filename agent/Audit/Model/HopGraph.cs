@@ -10,12 +10,12 @@ internal sealed class HopGraph
 {
     private const int MostHops = 2000;
     private const int MostComparisons = 5_000_000;
-    private const int MostDepth = 16;
 
     private readonly IReadOnlySet<IPAddress>? _local;
     private readonly List<PlacedHop> _hops;
     private readonly Dictionary<(int Port, string? Path), List<(PlacedHop Hop, Address Address)>> _listeners = [];
     private readonly Dictionary<Hop, List<PlacedHop>> _next = new(ReferenceEqualityComparer.Instance);
+    private readonly Dictionary<Hop, Hop?> _workers = new(ReferenceEqualityComparer.Instance);
     private int _left = MostComparisons;
 
     public HopGraph(AuditedStack stack)
@@ -79,30 +79,41 @@ internal sealed class HopGraph
     /// <summary>The program that does the work behind an address; null where there is none that is known.</summary>
     public Hop? WorkersAt(Address target, ulong network) => At(target, network).Select(WorkersBehind).FirstOrDefault(hop => hop is not null);
 
-    /// <summary>The program that does the work behind a hop, which may be itself.</summary>
-    public Hop? WorkersBehind(PlacedHop hop) => WorkersBehind(hop, new HashSet<Hop>(ReferenceEqualityComparer.Instance), 0);
-
-    private Hop? WorkersBehind(PlacedHop hop, HashSet<Hop> seen, int depth)
+    /// <summary>The program that does the work behind a hop, which may be itself; the nearest one.</summary>
+    public Hop? WorkersBehind(PlacedHop hop)
     {
-        if (hop.Hop.IsWorker)
+        if (_workers.TryGetValue(hop.Hop, out var known))
         {
-            return hop.Hop;
+            return known;
         }
 
-        if (depth == MostDepth || !seen.Add(hop.Hop))
+        var seen = new HashSet<Hop>(ReferenceEqualityComparer.Instance) { hop.Hop };
+        var waiting = new Queue<PlacedHop>([hop]);
+        Hop? found = null;
+        while (found is null && waiting.TryDequeue(out var one))
         {
-            return null;
-        }
-
-        foreach (var next in Next(hop))
-        {
-            if (WorkersBehind(next, seen, depth + 1) is { } workers)
+            if (one.Hop.IsWorker)
             {
-                return workers;
+                found = one.Hop;
+                break;
+            }
+
+            foreach (var next in Next(one))
+            {
+                if (seen.Add(next.Hop))
+                {
+                    waiting.Enqueue(next);
+                }
             }
         }
 
-        return null;
+        // Where there is none, there is none behind any of those that were passed either.
+        foreach (var passed in found is null ? seen : [hop.Hop])
+        {
+            _workers[passed] = found;
+        }
+
+        return found;
     }
 
     /// <summary>An address that means the same in every network namespace: a path in the file system, or one that is no loopback.</summary>
