@@ -59,6 +59,7 @@ internal static class CommandTree
             DoctorsChild(),
             CheckConfig(environment, config, json),
             MeasureCommand.Create(environment),
+            AuditCommand.Create(environment, config, json),
             Version(environment),
         };
         return root;

@@ -18,7 +18,12 @@ internal static class MeasureCommand
 {
     public static Command Create(CommandEnvironment environment)
     {
-        var endpoint = new Argument<string>("endpoint") { Description = "HOST:PORT, such as 10.0.2.2:5432 or [fd00::1]:5432.", HelpName = "HOST:PORT" };
+        var endpoint = new Argument<string?>("endpoint") { Description = "HOST:PORT, such as 10.0.2.2:5432 or [fd00::1]:5432.", HelpName = "HOST:PORT", Arity = ArgumentArity.ZeroOrOne };
+        var http = new Option<string?>("--http")
+        {
+            Description = "Instead of an endpoint: ask for this URL once, which must take its time to answer, and tell how long a silent response survives and who ends it.",
+            HelpName = "URL",
+        };
         var protocol = new Option<string>("--protocol")
         {
             Description = "What the endpoint speaks: tcp (no application data is sent) or postgresql (authenticated sessions; needs --dsn-file).",
@@ -29,7 +34,7 @@ internal static class MeasureCommand
         var dsnFile = new Option<string?>("--dsn-file") { Description = "File (mode 0600) with a connection string: Npgsql, libpq or postgresql://. Its host and port are not used.", HelpName = "FILE" };
         var max = new Option<TimeSpan>("--max")
         {
-            Description = "Longest gap to try, such as 30s or 2h10m.",
+            Description = "Longest gap to try, or silence to wait for with --http, such as 30s or 2h10m.",
             HelpName = "DURATION",
             DefaultValueFactory = _ => new LadderSettings().Max,
             CustomParser = result =>
@@ -62,8 +67,13 @@ internal static class MeasureCommand
         var json = new Option<bool>("--json") { Description = "For programs: one object." };
         var command = new Command("measure", "Find out how long the path to an endpoint remembers an idle connection, with connections of our own. Ctrl-C ends it and shows what was learnt.")
         {
-            endpoint, protocol, dsnFile, max, precision, share, payload, json,
+            endpoint, http, protocol, dsnFile, max, precision, share, payload, json,
         };
+        command.Validators.Add(result =>
+        {
+            if ((result.GetResult(endpoint) is { Tokens.Count: > 0 }) == (result.GetResult(http) is not null))
+                result.AddError("expected HOST:PORT or --http URL");
+        });
         command.SetAction(parsed =>
         {
             using var stop = new CancellationTokenSource();
@@ -77,6 +87,9 @@ internal static class MeasureCommand
             using var interrupt = PosixSignalRegistration.Create(PosixSignal.SIGINT, OnSignal);
             try
             {
+                if (parsed.GetValue(http) is { } url)
+                    return MeasureHttp.ExecuteAsync(environment, MeasureHttp.Parse(url), parsed.GetValue(max), parsed.GetValue(json), stop.Token).GetAwaiter().GetResult();
+
                 var isPostgreSql = parsed.GetValue(protocol) == "postgresql";
                 var target = ResolveTarget(parsed.GetValue(endpoint)!, isPostgreSql, parsed.GetValue(dsnFile), parsed.GetValue(payload), parsed.GetValue(share));
                 var settings = new LadderSettings { Max = parsed.GetValue(max), Precision = parsed.GetValue(precision) };

@@ -23,4 +23,10 @@ public sealed record ServerSettings
 
     /// <summary>idle_in_transaction_session_timeout.</summary>
     public TimeSpan? IdleInTransactionTimeout { get; init; }
+
+    /// <summary>statement_timeout, as in force for the agent's own role.</summary>
+    public TimeSpan? StatementTimeout { get; init; }
+
+    /// <summary>max_connections.</summary>
+    public int? MaxConnections { get; init; }
 }

@@ -45,7 +45,8 @@ public sealed class SessionProbe(Func<NpgsqlConnectionStringBuilder> readDsn) : 
 
     private const string ListSettings = """
         SELECT name, setting, coalesce(unit, '') FROM pg_settings WHERE name IN ('tcp_keepalives_idle', 'tcp_keepalives_interval',
-          'tcp_keepalives_count', 'tcp_user_timeout', 'client_connection_check_interval', 'idle_in_transaction_session_timeout')
+          'tcp_keepalives_count', 'tcp_user_timeout', 'client_connection_check_interval', 'idle_in_transaction_session_timeout',
+          'statement_timeout', 'max_connections')
         """;
 
     // Identity and deed in one statement: between a look and the signal the pid may have become somebody else's.
@@ -93,6 +94,8 @@ public sealed class SessionProbe(Func<NpgsqlConnectionStringBuilder> readDsn) : 
                 UserTimeout = Duration("tcp_user_timeout"),
                 ConnectionCheckInterval = Duration("client_connection_check_interval"),
                 IdleInTransactionTimeout = Duration("idle_in_transaction_session_timeout"),
+                StatementTimeout = Duration("statement_timeout"),
+                MaxConnections = values.TryGetValue("max_connections", out var most) ? (int)Math.Min(most.Value, int.MaxValue) : null,
             };
         },
         cancellation);

@@ -116,6 +116,29 @@ public sealed class ProcessReader
         return path.EndsWith(deleted, StringComparison.Ordinal) ? path[..^deleted.Length] : path;
     }
 
+    /// <summary>
+    /// The command line, word by word; a program that writes a title over it leaves one word. Empty for kernel threads, null
+    /// where it cannot be read. At most 64 KiB of it.
+    /// </summary>
+    public IReadOnlyList<string>? ReadArguments(int pid)
+    {
+        var buffer = new byte[64 * 1024];
+        return TryReadFile($"{_root}/{pid}/cmdline", buffer, out var length)
+            ? Encoding.UTF8.GetString(buffer.AsSpan(0, length)).TrimEnd('\0').Split('\0')
+            : null;
+    }
+
+    /// <summary>Working directory as the process sees it; null where it may not be read.</summary>
+    public string? ReadWorkingDirectory(int pid)
+    {
+        Span<byte> buffer = stackalloc byte[4096];
+        var length = Interop.Libc.ReadLink($"{_root}/{pid}/cwd", buffer);
+        return length > 0 && length < buffer.Length ? Encoding.UTF8.GetString(buffer[..length]) : null;
+    }
+
+    /// <summary>The directory through which the process's own root is reached.</summary>
+    public string RootDirectory(int pid) => $"{_root}/{pid}/root";
+
     /// <summary>Real uid of the process.</summary>
     public uint? ReadUid(int pid)
     {

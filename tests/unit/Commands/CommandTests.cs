@@ -35,6 +35,10 @@ public sealed class CommandTests : IDisposable
     [InlineData("incidents", "--last", "-1")]
     [InlineData("incidents", "--last", "many")]
     [InlineData("incidents", "--last")]
+    [InlineData("measure")]
+    [InlineData("measure", "10.0.0.1:1", "--http", "http://10.0.0.1/")]
+    [InlineData("audit", "--request", "soon")]
+    [InlineData("audit", "--file")]
     public void A_command_line_that_is_not_understood_is_a_usage_error(params string[] args)
     {
         Invoke(args).ShouldBe(ExitCodes.Usage);
@@ -49,6 +53,7 @@ public sealed class CommandTests : IDisposable
     [InlineData("status", "-h")]
     [InlineData("incidents", "--help")]
     [InlineData("check-config", "--help")]
+    [InlineData("audit", "--help")]
     [InlineData("version", "--help")]
     [InlineData("--version")]
     public void Help_and_version_are_no_errors(params string[] args)
@@ -63,6 +68,57 @@ public sealed class CommandTests : IDisposable
     {
         Invoke("version").ShouldBe(ExitCodes.Ok);
         Out.ShouldMatch(@"^conn-sidecar \d+\.\d+\.\d+\S*\n$");
+    }
+
+    [Theory]
+    [InlineData("--file", "iis=/etc/x")]
+    [InlineData("--file", "nginx=")]
+    [InlineData("--file", "/etc/nginx/nginx.conf")]
+    [InlineData("--balancer", "www.example.org")]
+    [InlineData("--balancer", "10.0.0.0/24:80")]
+    [InlineData("--root", "/nowhere")]
+    public void Audit_says_what_it_expects(params string[] args)
+    {
+        Invoke(["audit", "--config", config, .. args]).ShouldBe(ExitCodes.Usage);
+        Error.ShouldStartWith(args[0] + ": ");
+        Out.ShouldBeEmpty();
+    }
+
+    [Fact]
+    public void Audit_ends_with_1_where_there_are_findings_and_with_0_where_there_are_none()
+    {
+        var file = directory.Write("u.ini", "[uwsgi]\nsocket = /run/u.sock\nlisten = 5\n");
+        Invoke("audit", "--config", config, "--file", $"uwsgi={file}").ShouldBe(ExitCodes.Failure);
+        Out.ShouldContain($"HIGH  backlog-small  {file}:3");
+        Out.ShouldContain($"mend: at {file}:3: listen = 1024");
+
+        file = directory.Write("u.ini", "[uwsgi]\nsocket = /run/u.sock\n");
+        Invoke("audit", "--config", config, "--file", $"uwsgi={file}").ShouldBe(ExitCodes.Ok);
+        Out.ShouldEndWith("No findings in 1 file.\n");
+    }
+
+    [Fact]
+    public void Audit_prints_json_for_programs()
+    {
+        var file = directory.Write("u.ini", "[uwsgi]\nhttp = :8080\nlisten = 5\n");
+        Invoke("audit", "--json", "--config", config, "--file", $"uwsgi={file}", "--balancer-timeout", "30s").ShouldBe(ExitCodes.Failure);
+        var json = JsonDocument.Parse(Out).RootElement;
+        json.GetProperty("findings").EnumerateArray().Select(finding => finding.GetProperty("id").GetString()).ShouldBe(["chain-order", "backlog-small", "no-work-limit"]);
+        json.GetProperty("chains")[0].GetProperty("hops").EnumerateArray().Select(hop => hop.GetProperty("program").GetString()).ShouldBe(["balancer", "uwsgi", "uwsgi"]);
+        json.GetProperty("chains")[0].GetProperty("first").GetProperty("seconds").GetDouble().ShouldBe(30);
+        json.GetProperty("files").GetArrayLength().ShouldBe(1);
+    }
+
+    [Fact]
+    public void Audit_reads_another_root_alone()
+    {
+        Directory.CreateDirectory(Path.Combine(directory.Path, "etc/sysctl.d"));
+        Directory.CreateDirectory(Path.Combine(directory.Path, "etc/nginx"));
+        directory.Write("etc/sysctl.d/a.conf", "net.core.somaxconn = 128\n");
+        directory.Write("etc/nginx/nginx.conf", "http { server { location / { proxy_pass http://10.0.0.1; } } }\n");
+        Invoke("audit", "--config", config, "--root", directory.Path).ShouldBe(ExitCodes.Failure);
+        Out.ShouldContain("HIGH  somaxconn  /etc/sysctl.d/a.conf:1");
+        Out.ShouldContain("1 finding in 1 file.");
     }
 
     [Fact]

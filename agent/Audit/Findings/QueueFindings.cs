@@ -1,0 +1,164 @@
+using Sidecar.Agent.Audit.Model;
+using Sidecar.Agent.Audit.Reading;
+
+namespace Sidecar.Agent.Audit.Findings;
+
+/// <summary>Accept queues: what programs ask for, what the kernel grants, and what holds in the end. Pure.</summary>
+internal static class QueueFindings
+{
+    /// <summary>Shorter queues overflow in any spike: a second of connections does not fit.</summary>
+    public const int SmallBacklog = 64;
+
+    /// <summary>Linux's own default since 5.4; the former one was 128.</summary>
+    private const int GoodSomaxconn = 4096;
+
+    /// <summary>Below this a default backlog that is cut is worth mending too.</summary>
+    private const int SmallSomaxconn = 1024;
+
+    public static IEnumerable<AuditFinding> For(AuditedStack stack) =>
+        Somaxconn(stack).Concat(SynBacklog(stack)).Concat(Small(stack)).Concat(Live(stack));
+
+    private static IEnumerable<AuditFinding> Somaxconn(AuditedStack stack)
+    {
+        foreach (var kernel in stack.Sysctls)
+        {
+            if (!kernel.Values.TryGetValue("net.core.somaxconn", out var somaxconn) || somaxconn.Value is not { } limit)
+            {
+                continue;
+            }
+
+            var cut = new List<string>();
+            var most = GoodSomaxconn;
+            var isExplicit = false;
+            foreach (var program in stack.Programs.Where(program => program.Namespace == kernel.Namespace || program.Namespace == 0))
+            {
+                foreach (var listener in program.Hops.SelectMany(hop => hop.Listens).Where(listener => listener.Backlog > limit && (listener.BacklogPlace is not null || limit < SmallSomaxconn)))
+                {
+                    var line = $"{program.Program} asks for {Texts.Number(listener.Backlog!.Value)}{(listener.BacklogPlace is { } place ? $" ({place})" : " (its default)")}";
+                    if (!cut.Contains(line))
+                    {
+                        cut.Add(line);
+                    }
+
+                    isExplicit |= listener.BacklogPlace is not null;
+                    most = Math.Max(most, listener.Backlog.Value);
+                }
+            }
+
+            if (cut.Count == 0)
+            {
+                continue;
+            }
+
+            yield return new AuditFinding
+            {
+                Id = "somaxconn",
+                Severity = isExplicit || limit < 256 ? Severity.High : Severity.Medium,
+                Program = "kernel",
+                Place = somaxconn.Place,
+                What = $"net.core.somaxconn = {Texts.Number(limit)}, but {Join(cut)}",
+                Consequence = $"accept queues hold {Texts.Number(limit)} connections whatever the programs ask for; in a spike the rest is dropped, and clients try again after 1, 3 and 7 seconds",
+                Changes = [new Change(IsFile(somaxconn.Place) ? somaxconn.Place : new Place("/etc/sysctl.d/90-listen.conf", 0), $"net.core.somaxconn = {Texts.Number(most)}", !IsFile(somaxconn.Place))],
+            };
+        }
+    }
+
+    private static IEnumerable<AuditFinding> SynBacklog(AuditedStack stack)
+    {
+        foreach (var kernel in stack.Sysctls)
+        {
+            if (!kernel.Values.TryGetValue("net.ipv4.tcp_max_syn_backlog", out var backlog) || backlog.Value is not (>= 0 and < 256)
+                || !kernel.Values.TryGetValue("net.ipv4.tcp_syncookies", out var cookies) || cookies.Value != 0
+                || !stack.Programs.Any(program => program.Namespace == kernel.Namespace && program.Hops.Any(hop => hop.Listens.Any(listener => !listener.Address.IsUnix))))
+            {
+                continue;
+            }
+
+            yield return new AuditFinding
+            {
+                Id = "syn-backlog",
+                Severity = Severity.Low,
+                Program = "kernel",
+                Place = backlog.Place,
+                What = $"net.ipv4.tcp_max_syn_backlog = {Texts.Number(backlog.Value.Value)} with net.ipv4.tcp_syncookies = 0",
+                Consequence = "connections of a spike are dropped before they reach an accept queue",
+                Changes = [new Change(IsFile(backlog.Place) ? backlog.Place : new Place("/etc/sysctl.d/90-listen.conf", 0), "net.ipv4.tcp_max_syn_backlog = 4096", !IsFile(backlog.Place))],
+            };
+        }
+    }
+
+    /// <summary>A backlog that somebody has set too small.</summary>
+    private static IEnumerable<AuditFinding> Small(AuditedStack stack)
+    {
+        foreach (var (program, hop, listener) in Listeners(stack))
+        {
+            if (listener is { Backlog: { } backlog and < SmallBacklog, BacklogPlace: { } place })
+            {
+                yield return new AuditFinding
+                {
+                    Id = "backlog-small",
+                    Severity = Severity.High,
+                    Program = program.Program,
+                    Place = place,
+                    What = $"{hop.Title}: {listener.Address} has a backlog of {Texts.Number(backlog)}",
+                    Consequence = Overflow(listener.Address, backlog),
+                    Changes = [new Change(place, listener.BacklogForm.Replace("{0}", "1024", StringComparison.Ordinal), IsNew: false)],
+                };
+            }
+        }
+    }
+
+    private static IEnumerable<AuditFinding> Live(AuditedStack stack)
+    {
+        foreach (var live in stack.Listeners)
+        {
+            var set = Listeners(stack).Where(one => Is(one, live)).Select(one => one.Listener).FirstOrDefault();
+            var owner = new Place(live.Owner ?? "owner not known", 0);
+            if (live.Limit < SmallBacklog && set?.BacklogPlace is null)
+            {
+                yield return new AuditFinding
+                {
+                    Id = "backlog-small",
+                    Severity = Severity.High,
+                    Program = "kernel",
+                    Place = owner,
+                    What = $"{live.Address} of {live.Owner ?? "an unknown process"} has an accept queue of {Texts.Number(live.Limit)}{(live.Limit == 5 ? ", the default of Python's socketserver" : "")}",
+                    Consequence = Overflow(live.Address, live.Limit),
+                    Changes = [new Change(owner, "listen(1024) in the program (socketserver: request_queue_size = 1024)", IsNew: false)],
+                };
+            }
+            else if (set is { Backlog: { } wanted, BacklogPlace: { } place } && Kernel(stack, live) is { } somaxconn && live.Limit < Math.Min(wanted, somaxconn))
+            {
+                yield return new AuditFinding
+                {
+                    Id = "backlog-stale",
+                    Severity = Severity.Medium,
+                    Program = "kernel",
+                    Place = place,
+                    What = $"{live.Address} of {live.Owner ?? "an unknown process"} has an accept queue of {Texts.Number(live.Limit)}, where {Texts.Number(Math.Min(wanted, somaxconn))} is set",
+                    Consequence = "what is set holds from the next start of the program only",
+                    Changes = [new Change(owner, "restart it", IsNew: false)],
+                };
+            }
+        }
+    }
+
+    private static bool Is((ProgramFacts Program, Hop Hop, Listener Listener) set, LiveListener live) =>
+        (set.Program.Namespace == live.Namespace || set.Program.Namespace == 0)
+        && (set.Listener.Address == live.Address || (set.Listener.Address.Port == live.Address.Port && !live.Address.IsUnix && !set.Listener.Address.IsUnix
+            && (live.Address.Host!.Length == 0 || set.Listener.Address.Host == "localhost")));
+
+    private static long? Kernel(AuditedStack stack, LiveListener live) =>
+        stack.Sysctls.FirstOrDefault(kernel => kernel.Namespace == live.Namespace)?.Values.GetValueOrDefault("net.core.somaxconn").Value;
+
+    private static IEnumerable<(ProgramFacts Program, Hop Hop, Listener Listener)> Listeners(AuditedStack stack) =>
+        stack.Programs.SelectMany(program => program.Hops.SelectMany(hop => hop.Listens.Select(listener => (program, hop, listener))));
+
+    private static string Overflow(Address address, long backlog) => address.IsUnix
+        ? $"the connection after the {Texts.Number(backlog + 1)}th that waits is refused or held up in connect(2), and whoever waits there takes a slot of the stage in front"
+        : $"the connection after the {Texts.Number(backlog + 1)}th that waits is dropped, and its client tries again after 1, 3 and 7 seconds";
+
+    private static bool IsFile(Place place) => place.Line > 0;
+
+    private static string Join(List<string> lines) => lines.Count <= 4 ? string.Join(", ", lines) : string.Join(", ", lines.Take(4)) + $" and {Texts.Number(lines.Count - 4)} more";
+}

@@ -1,0 +1,475 @@
+using System.Text;
+using Sidecar.Agent.Audit.Model;
+using Sidecar.Agent.Audit.Reading;
+
+namespace Sidecar.Agent.Audit.Programs;
+
+/// <summary>
+/// Reads Apache's configuration and what it includes: a directive a line, a backslash at the end continues it, <c>${NAME}</c>
+/// is what <c>Define</c> and envvars say (httpd: "Configuration Files"). Sections for modules that are not loaded are left out.
+/// </summary>
+internal sealed class ApacheReader
+{
+    private const int DefaultBacklog = 511;
+    private const int MostDirectives = 50_000;
+    private const int MostHops = 1000;
+    private const int MostVariable = 4096;
+
+    private readonly ConfigFiles _files;
+    private readonly List<Note> _notes = [];
+    private readonly HashSet<string> _modules = new(StringComparer.OrdinalIgnoreCase);
+    private readonly Dictionary<string, string> _variables = new(StringComparer.Ordinal);
+    private readonly List<Hop> _hops = [];
+    private string _serverRoot;
+    private int _directives;
+
+    private ApacheReader(ConfigFiles files, string serverRoot) => (_files, _serverRoot) = (files, serverRoot);
+
+    /// <summary>What the configuration says; what cannot be read is among the notes.</summary>
+    /// <param name="files">The files as Apache sees them.</param>
+    /// <param name="path">Its main configuration.</param>
+    /// <param name="serverRoot">ServerRoot until the configuration sets it; null: the directory of the main configuration.</param>
+    /// <param name="defines">What <c>-D</c> defines.</param>
+    public static ProgramFacts Read(ConfigFiles files, string path, string? serverRoot = null, IEnumerable<string>? defines = null)
+    {
+        var directory = ConfigFiles.DirectoryOf(path);
+        var reader = new ApacheReader(files, serverRoot ?? directory);
+        foreach (var define in defines ?? [])
+        {
+            reader._variables[define] = "";
+        }
+
+        reader.ReadEnvironment(ConfigFiles.Absolute(directory, "envvars"));
+        var root = new Directive("main", [], new Place(path, 0));
+        reader.ReadFile(path, null, root, 0);
+        reader.Interpret(root);
+        return new ProgramFacts { Program = "apache", Hops = reader._hops, Files = files.Read, Notes = [.. files.Notes, .. reader._notes] };
+    }
+
+    /// <summary>Debian's envvars: <c>export NAME=value</c>.</summary>
+    private void ReadEnvironment(string path)
+    {
+        foreach (var line in _files.Lines(path, null, optional: true) ?? [])
+        {
+            var text = line.TrimStart();
+            var equals = text.IndexOf('=', StringComparison.Ordinal);
+            if (text.StartsWith("export ", StringComparison.Ordinal) && equals > 7 && !text.Contains('`'))
+            {
+                _variables[text[7..equals].Trim()] = text[(equals + 1)..].Trim().Trim('"', '\'').Replace("$SUFFIX", "", StringComparison.Ordinal);
+            }
+        }
+    }
+
+    private void ReadFile(string path, Place? from, Directive into, int depth)
+    {
+        if (depth > ConfigFiles.MostDepth)
+        {
+            _notes.Add(new Note(from!, "includes go too deep; not followed"));
+            return;
+        }
+
+        if (_files.Lines(path, from) is not { } lines)
+        {
+            return;
+        }
+
+        var open = new Stack<(Directive Block, bool InForce)>();
+        open.Push((into, true));
+        for (var i = 0; i < lines.Length; i++)
+        {
+            var place = new Place(path, i + 1);
+            var line = lines[i].TrimStart();
+            if (line.Length == 0 || line[0] == '#')
+            {
+                continue;
+            }
+
+            if (line[^1] == '\\')
+            {
+                var whole = new StringBuilder();
+                while (line.Length > 0 && line[^1] == '\\' && i + 1 < lines.Length)
+                {
+                    whole.Append(line, 0, line.Length - 1);
+                    line = lines[++i];
+                }
+
+                line = whole.Append(line).ToString().TrimStart();
+                if (line.Length == 0)
+                {
+                    continue;
+                }
+            }
+
+            if (line.StartsWith("</", StringComparison.Ordinal))
+            {
+                if (open.Count > 1)
+                {
+                    open.Pop();
+                }
+                else
+                {
+                    _notes.Add(new Note(place, "an end that closes nothing"));
+                }
+
+                continue;
+            }
+
+            var isBlock = line[0] == '<';
+            var words = Words.Split(isBlock ? line[1..].TrimEnd().TrimEnd('>') : line, comments: false).ConvertAll(Substitute);
+            if (words.Count == 0)
+            {
+                continue;
+            }
+
+            if (++_directives > MostDirectives)
+            {
+                _notes.Add(new Note(place, "too many directives; the rest is left out"));
+                return;
+            }
+
+            var directive = new Directive(words[0], words.GetRange(1, words.Count - 1), place) { IsBlock = isBlock };
+            var (block, inForce) = open.Peek();
+            if (isBlock)
+            {
+                if (Condition(directive) is { } holds)
+                {
+                    open.Push((block, inForce && holds)); // what it holds belongs to what is around it
+                }
+                else
+                {
+                    if (inForce)
+                    {
+                        block.Children.Add(directive);
+                    }
+
+                    open.Push((directive, inForce));
+                }
+            }
+            else if (inForce)
+            {
+                Take(directive, block, depth);
+            }
+        }
+
+        if (open.Count > 1)
+        {
+            _notes.Add(new Note(new Place(path, lines.Length), "it ends within a section"));
+        }
+    }
+
+    private void Take(Directive directive, Directive block, int depth)
+    {
+        if (directive.Is("Include") || directive.Is("IncludeOptional"))
+        {
+            var pattern = ConfigFiles.Absolute(_serverRoot, directive.First);
+            foreach (var found in _files.Expand(pattern))
+            {
+                foreach (var file in _files.List(found)?.Select(name => ConfigFiles.Absolute(found, name)) ?? [found])
+                {
+                    ReadFile(file, directive.Place, block, depth + 1);
+                }
+            }
+        }
+        else if (directive.Is("ServerRoot"))
+        {
+            _serverRoot = directive.First;
+        }
+        else if (directive.Is("LoadModule"))
+        {
+            _modules.Add(directive.First);
+        }
+        else if (directive.Is("Define"))
+        {
+            // Values of values grow without end; no real one is long.
+            _variables[directive.First] = directive.Arguments is [_, { Length: <= MostVariable } value, ..] ? value : "";
+        }
+        else if (directive.Is("Use"))
+        {
+            _notes.Add(new Note(directive.Place, "a macro; not followed"));
+        }
+        else
+        {
+            block.Children.Add(directive);
+        }
+    }
+
+    /// <summary>Whether a conditional section holds; null for any other section.</summary>
+    private bool? Condition(Directive section)
+    {
+        var wanted = section.First;
+        var negated = wanted.StartsWith('!');
+        wanted = negated ? wanted[1..] : wanted;
+        if (section.Is("IfModule"))
+        {
+            // mod_wsgi.c and wsgi_module are the same module
+            var name = wanted.EndsWith(".c", StringComparison.Ordinal) ? wanted[..^2].Replace("mod_", "", StringComparison.Ordinal) + "_module" : wanted;
+            return _modules.Contains(name) != negated;
+        }
+
+        if (section.Is("IfDefine"))
+        {
+            return _variables.ContainsKey(wanted) != negated;
+        }
+
+        return section.Is("IfVersion") || section.Is("IfFile") || section.Is("IfDirective") || section.Is("IfSection") ? true : null;
+    }
+
+    /// <summary>${NAME}, once: a value is not looked at again.</summary>
+    private string Substitute(string word)
+    {
+        var at = word.IndexOf("${", StringComparison.Ordinal);
+        if (at < 0)
+        {
+            return word;
+        }
+
+        var result = new StringBuilder();
+        var from = 0;
+        while (at >= 0)
+        {
+            var end = word.IndexOf('}', at);
+            if (end < 0)
+            {
+                break;
+            }
+
+            result.Append(word, from, at - from);
+            result.Append(_variables.TryGetValue(word[(at + 2)..end], out var value) ? value : word.AsSpan(at, end + 1 - at));
+            from = end + 1;
+            at = word.IndexOf("${", from, StringComparison.Ordinal);
+        }
+
+        return result.Append(word, from, word.Length - from).ToString();
+    }
+
+    private void Interpret(Directive root)
+    {
+        var backlog = root.Last("ListenBacklog");
+        var listens = root.All("Listen").Select(listen => Address.Parse(listen.First)).OfType<Address>()
+            .Select(address => new Listener(address, Words.Number(backlog?.First) ?? DefaultBacklog, backlog?.Place, "ListenBacklog {0}")).ToList();
+        var balancers = new Dictionary<string, List<Directive>>(StringComparer.OrdinalIgnoreCase);
+        foreach (var scope in new[] { root }.Concat(root.All("VirtualHost")))
+        {
+            foreach (var proxy in scope.All("Proxy").Where(proxy => proxy.First.StartsWith("balancer://", StringComparison.OrdinalIgnoreCase)))
+            {
+                balancers[proxy.First.TrimEnd('/')] = [.. proxy.All("BalancerMember")];
+            }
+        }
+
+        var processes = DaemonProcesses(root);
+        Scope(root, root, listens, balancers, processes);
+        foreach (var host in root.All("VirtualHost"))
+        {
+            var own = host.Arguments.Select(word => Address.Parse(word, 80)).OfType<Address>().Select(address => address.Port).ToHashSet();
+            Scope(root, host, [.. listens.Where(listener => own.Count == 0 || own.Contains(listener.Address.Port))], balancers, processes);
+        }
+    }
+
+    private void Scope(Directive root, Directive scope, IReadOnlyList<Listener> listens, Dictionary<string, List<Directive>> balancers, Dictionary<string, (Hop Hop, Limit? Socket)> processes)
+    {
+        var name = scope.Last("ServerName") is { } named && Shown.IsPlain(named.First) ? named.First : scope == root ? "" : "VirtualHost";
+        var keepAlive = Time(root, scope, "KeepAliveTimeout", TimeSpan.FromSeconds(5), LimitKind.Wait, Ending.Close);
+        foreach (var (pass, location) in Passes(scope, 0))
+        {
+            if (_hops.Count >= MostHops)
+            {
+                return;
+            }
+
+            var words = location is null ? pass.Arguments.Skip(1).ToList() : [.. pass.Arguments];
+            if (words.Count == 0 || words[0] == "!")
+            {
+                continue;
+            }
+
+            var members = words[0].StartsWith("balancer://", StringComparison.OrdinalIgnoreCase)
+                ? balancers.GetValueOrDefault(BalancerName(words[0])) ?? []
+                : [new Directive("BalancerMember", words, pass.Place)];
+            var targets = members.Select(member => Address.Parse(member.First) is { } address ? new Target(address, member.Place) : null).OfType<Target>().ToList();
+            if (targets.Count == 0)
+            {
+                _notes.Add(new Note(pass.Place, "where it leads cannot be read"));
+            }
+
+            // timeout= of the member that waits longest, else ProxyTimeout, else Timeout
+            Limit? wait = null;
+            foreach (var member in members)
+            {
+                if (Option(member.Arguments, "timeout") is { } text && Words.TryTime(text, TimeSpan.FromSeconds(1), out var time) && (wait is null || time > wait.Value))
+                {
+                    wait = new Limit { Kind = LimitKind.Wait, Setting = member.Place == pass.Place ? "ProxyPass timeout" : "BalancerMember timeout", Value = time, Place = member.Place, Form = "… timeout={0}", Ending = Ending.BadGateway };
+                }
+            }
+
+            _hops.Add(new Hop
+            {
+                Program = "apache",
+                Name = Title(name, location ?? pass.First),
+                Place = pass.Place,
+                Listens = listens,
+                Targets = targets,
+                Limits = [wait ?? ProxyTimeout(root, scope)],
+                KeepAlive = keepAlive,
+                AnswersForOthers = true,
+            });
+        }
+
+        foreach (var alias in Aliases(scope, 0).Take(MostHops - Math.Min(MostHops, _hops.Count)))
+        {
+            var group = Option(alias.Arguments, "process-group") ?? (scope.Last("WSGIProcessGroup") ?? Inner(scope, "WSGIProcessGroup", 0) ?? root.Last("WSGIProcessGroup"))?.First ?? "";
+            var path = alias.Arguments.Count > 0 && alias.First.StartsWith('/') ? alias.First : "/";
+            var timeout = Time(root, scope, "Timeout", TimeSpan.FromSeconds(60), LimitKind.Wait, Ending.GatewayTimeout);
+            if (group.Length == 0 || !processes.TryGetValue(group, out var process))
+            {
+                if (group.Contains('%') || group.Length > 0)
+                {
+                    _notes.Add(new Note(alias.Place, "a process group that is not there, or is chosen for each request; not followed"));
+                    continue;
+                }
+
+                // Embedded: Apache's own processes do the work, without a limit of their own.
+                _hops.Add(new Hop
+                {
+                    Program = "mod_wsgi",
+                    Name = Title(name, path) + ", embedded",
+                    Place = alias.Place,
+                    Listens = listens,
+                    Slots = Words.Number((root.Last("MaxRequestWorkers") ?? root.Last("MaxClients"))?.First),
+                    IsWorker = true,
+                    AnswersItself = asked => !IsBelow(asked, path),
+                });
+                continue;
+            }
+
+            if (!_hops.Exists(hop => ReferenceEquals(hop, process.Hop)))
+            {
+                _hops.Add(process.Hop);
+            }
+
+            _hops.Add(new Hop
+            {
+                Program = "apache",
+                Name = Title(name, path),
+                Place = alias.Place,
+                Listens = listens,
+                Targets = [new Target(process.Hop.Listens[0].Address, alias.Place)],
+                Limits = [process.Socket ?? timeout],
+                KeepAlive = keepAlive,
+                AnswersForOthers = true,
+                AnswersItself = asked => !IsBelow(asked, path),
+            });
+        }
+    }
+
+    /// <summary>mod_wsgi's daemon processes by the name of their group.</summary>
+    private Dictionary<string, (Hop Hop, Limit? Socket)> DaemonProcesses(Directive root)
+    {
+        var found = new Dictionary<string, (Hop, Limit?)>(StringComparer.Ordinal);
+        foreach (var daemon in root.All("WSGIDaemonProcess").Concat(root.All("VirtualHost").SelectMany(host => host.All("WSGIDaemonProcess"))))
+        {
+            var words = daemon.Arguments;
+            var threads = Words.Number(Option(words, "threads")) ?? 15;
+            var socket = DaemonTime(daemon, "socket-timeout") is { } wait && wait > TimeSpan.Zero ? Limit("socket-timeout", LimitKind.Wait, wait, Ending.GatewayTimeout) : null;
+            var request = DaemonTime(daemon, "request-timeout") is { } set && set > TimeSpan.Zero ? set : (TimeSpan?)null;
+            var backlog = Words.Number(Option(words, "listen-backlog"));
+            var hop = new Hop
+            {
+                Program = "mod_wsgi",
+                Name = $"group {Shown.Name(daemon.First)}",
+                Place = daemon.Place,
+                Listens = [new Listener(Address.Unix($"@mod_wsgi/{(Shown.IsPlain(daemon.First) ? daemon.First : "")}"), backlog ?? 100, backlog is null ? null : daemon.Place, "WSGIDaemonProcess … listen-backlog={0}")],
+                Limits = [Limit("request-timeout", LimitKind.Work, request, Ending.ServerError)],
+                Slots = (int)Math.Min(int.MaxValue, (long)threads * (Words.Number(Option(words, "processes")) ?? 1)),
+                IsWorker = true,
+            };
+            found.TryAdd(daemon.First, (hop, socket));
+            continue;
+
+            Limit Limit(string setting, LimitKind kind, TimeSpan? value, Ending ending) => new()
+            {
+                Kind = kind,
+                Setting = setting,
+                Value = value,
+                Place = value is null ? null : daemon.Place,
+                Form = $"WSGIDaemonProcess … {setting}={{0}}",
+                Ending = ending,
+            };
+        }
+
+        return found;
+    }
+
+    private TimeSpan? DaemonTime(Directive daemon, string option)
+    {
+        if (Option(daemon.Arguments, option) is not { } text)
+        {
+            return null;
+        }
+
+        if (Words.TryTime(text, TimeSpan.FromSeconds(1), out var value))
+        {
+            return value;
+        }
+
+        _notes.Add(new Note(daemon.Place, $"{option}: a time that cannot be read"));
+        return null;
+    }
+
+    private Limit ProxyTimeout(Directive root, Directive scope) =>
+        scope.Last("ProxyTimeout") is not null || root.Last("ProxyTimeout") is not null
+            ? Time(root, scope, "ProxyTimeout", TimeSpan.FromSeconds(60), LimitKind.Wait, Ending.BadGateway)
+            : Time(root, scope, "Timeout", TimeSpan.FromSeconds(60), LimitKind.Wait, Ending.BadGateway);
+
+    private Limit Time(Directive root, Directive scope, string setting, TimeSpan standard, LimitKind kind, Ending ending)
+    {
+        var set = scope.Last(setting) ?? root.Last(setting);
+        var value = standard;
+        var place = set?.Place;
+        if (set is not null && !Words.TryTime(set.First, TimeSpan.FromSeconds(1), out value))
+        {
+            _notes.Add(new Note(set.Place, $"{setting}: a time that cannot be read; its default is taken"));
+            (value, place) = (standard, null);
+        }
+
+        return new Limit { Kind = kind, Setting = setting, Value = value, Place = place, Form = setting + " {0}", Ending = ending };
+    }
+
+    /// <summary>ProxyPass and ProxyPassMatch of a scope, those in Location sections with the section's path.</summary>
+    private static IEnumerable<(Directive Pass, string? Location)> Passes(Directive scope, int depth)
+    {
+        foreach (var child in scope.Children)
+        {
+            if (child.Is("ProxyPass") || child.Is("ProxyPassMatch"))
+            {
+                yield return (child, scope.Is("Location") || scope.Is("LocationMatch") ? scope.First : null);
+            }
+            else if (child.IsBlock && depth < 8 && !child.Is("VirtualHost"))
+            {
+                foreach (var inner in Passes(child, depth + 1))
+                {
+                    yield return inner;
+                }
+            }
+        }
+    }
+
+    private static IEnumerable<Directive> Aliases(Directive scope, int depth) =>
+        scope.Children.SelectMany(child => child.Is("WSGIScriptAlias") || child.Is("WSGIScriptAliasMatch") ? [child]
+            : child.IsBlock && depth < 8 && !child.Is("VirtualHost") ? Aliases(child, depth + 1) : []);
+
+    private static Directive? Inner(Directive scope, string name, int depth) =>
+        scope.Children.Where(child => child.IsBlock && !child.Is("VirtualHost")).Select(child => child.Last(name) ?? (depth < 8 ? Inner(child, name, depth + 1) : null)).FirstOrDefault(found => found is not null);
+
+    private static string? Option(IReadOnlyList<string> words, string name) =>
+        words.LastOrDefault(word => word.StartsWith(name + "=", StringComparison.OrdinalIgnoreCase))?[(name.Length + 1)..];
+
+    private static string BalancerName(string url)
+    {
+        var slash = url.IndexOf('/', "balancer://".Length);
+        return slash < 0 ? url : url[..slash];
+    }
+
+    private static bool IsBelow(string asked, string path) => asked.StartsWith(path, StringComparison.Ordinal);
+
+    private static string Title(string server, string path) => $"{(server.Length > 0 ? $"{server}, " : "")}{Shown.Name(path)}";
+}
