@@ -4,6 +4,7 @@ using Sidecar.Agent.Configuration;
 using Sidecar.Agent.Judgement;
 using Sidecar.Agent.Measurement;
 using Sidecar.Agent.Remedies;
+using Sidecar.Agent.Stack;
 using Sidecar.Agent.Telemetry;
 using Sidecar.Agent.Tracking;
 using Sidecar.Probes;
@@ -50,6 +51,7 @@ internal sealed class SidecarLoop : IDisposable
     private readonly RemedyEngine? _remedies;
     private readonly SessionTable? _sessions;
     private readonly SelfCheck _selfCheck;
+    private readonly StackWatch? _stack;
     private readonly AutoResetEvent _wake = new(false);
     private readonly List<TrackedConnection> _looked = [];
     private readonly List<TrackedConnection> _interests = [];
@@ -73,13 +75,14 @@ internal sealed class SidecarLoop : IDisposable
     private string? _lastProblem;
 
     /// <summary>A loop over the configuration. Without <paramref name="incidents"/> it looks and judges, and has no remedies.</summary>
-    public SidecarLoop(SidecarConfiguration configuration, SidecarMetrics metrics, IncidentStore? incidents, JournalLog log, SelfCheck selfCheck, Func<TimeSpan> clock, BackgroundMeasurement? measurement = null)
+    public SidecarLoop(SidecarConfiguration configuration, SidecarMetrics metrics, IncidentStore? incidents, JournalLog log, SelfCheck selfCheck, Func<TimeSpan> clock, BackgroundMeasurement? measurement = null, StackWatch? stack = null)
     {
         _configuration = configuration;
         _metrics = metrics;
         _log = log;
         _clock = clock;
         _selfCheck = selfCheck;
+        _stack = stack;
         var processes = new ProcessReader();
         _upstreams = [.. configuration.Upstreams.Select(section => new Upstream(section))];
         _namespaces = new NamespaceTable(processes);
@@ -554,6 +557,8 @@ internal sealed class SidecarLoop : IDisposable
         }
 
         limitations.AddRange(_sessions?.Problems ?? []);
+        var stack = _stack?.View ?? StackView.Empty;
+        limitations.AddRange(stack.Problems);
         if (EndpointProblem?.Invoke() is { } endpoint)
         {
             limitations.Add(endpoint);
@@ -578,6 +583,9 @@ internal sealed class SidecarLoop : IDisposable
             Connections = connections,
             Upstreams = [.. _upstreams.Select(upstream => Status(upstream, now))],
             Workers = _workers.Look(_connections.All, now),
+            Listeners = stack.Listeners,
+            Groups = stack.Groups,
+            ListenOverflows = stack.Overflows,
             Limitations = limitations,
         };
     }

@@ -1,6 +1,7 @@
 using Microsoft.Extensions.Logging;
 using Sidecar.Agent.Configuration;
 using Sidecar.Agent.Judgement;
+using Sidecar.Agent.Stack;
 using Sidecar.Agent.Telemetry;
 using Sidecar.Agent.Tracking;
 
@@ -19,7 +20,14 @@ internal static class OneLook
         var observing = configuration with { Agent = configuration.Agent with { Mode = AgentMode.Observe } };
         using var log = new JournalLog(LogLevel.None);
         using var metrics = new SidecarMetrics(ProductVersion.Text, [.. Enum.GetValues<Guardrail>().Select(guardrail => guardrail.ToName())]);
-        using var loop = new SidecarLoop(observing, metrics, null, log, SelfCheck.Run(configuration), SidecarLoop.MonotonicClock());
+        var clock = SidecarLoop.MonotonicClock();
+        using var stack = new StackWatch(observing, clock);
+        if (observing.Workers.Count > 0)
+        {
+            stack.Look();
+        }
+
+        using var loop = new SidecarLoop(observing, metrics, null, log, SelfCheck.Run(configuration), clock, stack: stack);
         return loop.LookOnce() with { Mode = configuration.Agent.Mode == AgentMode.Observe ? "observe" : "protect" };
     }
 }

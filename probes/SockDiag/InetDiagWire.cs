@@ -29,9 +29,14 @@ internal static class InetDiagWire
 
     private const ushort INET_DIAG_REQ_BYTECODE = 1;
     private const ushort INET_DIAG_INFO = 2;
+    private const ushort INET_DIAG_SKMEMINFO = 7;
+
+    /// <summary>Index of sk_drops in the array of 32-bit numbers that INET_DIAG_SKMEMINFO is (include/uapi/linux/sock_diag.h).</summary>
+    private const int SK_MEMINFO_DROPS = 8;
 
     /// <summary>ext has one bit per attribute: 1 &lt;&lt; (attribute - 1).</summary>
     internal const byte ExtensionInfo = 1 << (INET_DIAG_INFO - 1);
+    internal const byte ExtensionMemory = 1 << (INET_DIAG_SKMEMINFO - 1);
 
     /// <summary>
     /// Writes a dump request with the filter; returns its length. It is the older TCPDIAG_GETSOCK with its struct
@@ -78,7 +83,7 @@ internal static class InetDiagWire
         return length;
     }
 
-    private static void WriteHeader(Span<byte> buffer, int length, ushort type, int flags, uint sequence)
+    internal static void WriteHeader(Span<byte> buffer, int length, ushort type, int flags, uint sequence)
     {
         MemoryMarshal.Write(buffer, (uint)length);
         MemoryMarshal.Write(buffer[4..], type);
@@ -190,5 +195,35 @@ internal static class InetDiagWire
             Info = info,
         };
         return true;
+    }
+
+    /// <summary>Packets that the socket has dropped (for LISTEN: connections that found its queue full); 0 where it was not told.</summary>
+    internal static uint ReadDrops(ReadOnlySpan<byte> payload)
+    {
+        var memory = FindAttribute(payload[MessageSize..], INET_DIAG_SKMEMINFO);
+        return memory.Length >= (SK_MEMINFO_DROPS + 1) * sizeof(uint) ? MemoryMarshal.Read<uint>(memory[(SK_MEMINFO_DROPS * sizeof(uint))..]) : 0;
+    }
+
+    /// <summary>The value of the attribute; empty where it is not there, or behind one that is malformed.</summary>
+    internal static ReadOnlySpan<byte> FindAttribute(ReadOnlySpan<byte> attributes, ushort wanted)
+    {
+        while (attributes.Length >= AttributeHeaderSize)
+        {
+            int length = MemoryMarshal.Read<ushort>(attributes);
+            if (length < AttributeHeaderSize || length > attributes.Length)
+            {
+                break;
+            }
+
+            if ((MemoryMarshal.Read<ushort>(attributes[2..]) & 0x3fff) == wanted)
+            {
+                return attributes[AttributeHeaderSize..length];
+            }
+
+            var aligned = (length + 3) & ~3;
+            attributes = aligned >= attributes.Length ? [] : attributes[aligned..];
+        }
+
+        return [];
     }
 }

@@ -22,6 +22,9 @@ public enum DestroyResult
     NotSupported,
 }
 
+/// <summary>Called for each message of a dump that has the wanted type; false where it could not be read.</summary>
+internal delegate bool MessageVisitor(ReadOnlySpan<byte> payload);
+
 /// <summary>How a dump ended.</summary>
 /// <param name="Sockets">Sockets visited.</param>
 /// <param name="Interrupted">NLM_F_DUMP_INTR was set: the table changed meanwhile and some may be missing.</param>
@@ -32,7 +35,7 @@ public readonly record struct DumpResult(int Sockets, bool Interrupted, int Malf
 /// One NETLINK_SOCK_DIAG socket. It sees the network namespace in which it was made, for its whole life, and keeps that
 /// namespace alive. Not for use by two threads at once.
 /// </summary>
-public sealed class SockDiagClient : IDisposable
+public sealed partial class SockDiagClient : IDisposable
 {
     /// <summary>The kernel never fills more than 32 KiB per recv of a dump.</summary>
     private const int ReceiveBufferSize = 64 * 1024;
@@ -83,18 +86,32 @@ public sealed class SockDiagClient : IDisposable
     /// <exception cref="KernelException">The request was refused or the answer broke off (ENOBUFS, EINTR beyond retry, timeout).</exception>
     public DumpResult Dump(uint states, ReadOnlySpan<byte> filter, bool withInfo, SocketVisitor visitor)
     {
-        var sequence = ++_sequence;
-        var length = InetDiagWire.WriteDump(_request, sequence, states, withInfo ? InetDiagWire.ExtensionInfo : (byte)0, filter);
-        Send(_request.AsSpan(0, length), "sock_diag dump");
+        var length = InetDiagWire.WriteDump(_request, ++_sequence, states, withInfo ? InetDiagWire.ExtensionInfo : (byte)0, filter);
+        return DumpMessages(_request.AsSpan(0, length), InetDiagWire.TCPDIAG_GETSOCK, "sock_diag dump", payload =>
+        {
+            if (!InetDiagWire.TryReadSocket(payload, out var socket))
+            {
+                return false;
+            }
+
+            visitor(in socket);
+            return true;
+        });
+    }
+
+    /// <summary>Sends a dump request that carries the newest sequence number and visits every message of the wanted type.</summary>
+    private DumpResult DumpMessages(ReadOnlySpan<byte> request, ushort type, string what, MessageVisitor visitor)
+    {
+        Send(request, what);
         var sockets = 0;
         var malformed = 0;
         var interrupted = false;
         while (true)
         {
-            ReadOnlySpan<byte> rest = Receive("sock_diag dump");
+            ReadOnlySpan<byte> rest = Receive(what);
             while (InetDiagWire.TryNext(ref rest, out var message, out var broken))
             {
-                if (message.Sequence != sequence)
+                if (message.Sequence != _sequence)
                 {
                     continue; // the tail of an earlier request that was given up
                 }
@@ -105,15 +122,14 @@ public sealed class SockDiagClient : IDisposable
                     case InetDiagWire.NLMSG_DONE:
                         if (message.Errno > 0)
                         {
-                            throw new KernelException("sock_diag dump", message.Errno);
+                            throw new KernelException(what, message.Errno);
                         }
 
                         return new DumpResult(sockets, interrupted, malformed);
                     case InetDiagWire.NLMSG_ERROR:
-                        throw new KernelException("sock_diag dump", message.Errno);
-                    case InetDiagWire.TCPDIAG_GETSOCK when InetDiagWire.TryReadSocket(message.Payload, out var socket):
+                        throw new KernelException(what, message.Errno);
+                    case var other when other == type && visitor(message.Payload):
                         sockets++;
-                        visitor(in socket);
                         break;
                     default:
                         malformed++;

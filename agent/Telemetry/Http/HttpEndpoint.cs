@@ -75,6 +75,7 @@ internal sealed class HttpEndpoint : IAsyncDisposable
             ["/api/v1/connections"] = Connections,
             ["/api/v1/incidents"] = Incidents,
             ["/api/v1/paths"] = UpstreamPaths,
+            ["/api/v1/stack"] = context => Large(context, body => ApiJson.WriteStackAsync(body.BodyWriter, sources.Snapshot()!, context.RequestAborted)),
             ["/check/db"] = context => Check(context, Checks.Database),
             ["/check/pool"] = context => Check(context, Checks.Pool),
             ["/check/host"] = context => Plain(context, 200, Dns.GetHostName()),

@@ -27,6 +27,12 @@ internal static class KnownLabels
     /// </summary>
     public static readonly IReadOnlyList<string> WorkerNumbers = [.. Enumerable.Range(0, 64).Select(i => i.ToString(CultureInfo.InvariantCulture))];
 
+    /// <summary>Numbers of listening addresses in a group; those beyond are in the status, not in the metrics.</summary>
+    public static readonly IReadOnlyList<string> ListenerNumbers = [.. Enumerable.Range(0, 32).Select(i => i.ToString(CultureInfo.InvariantCulture))];
+
+    /// <summary>Where a connection was when its client went away.</summary>
+    public static readonly IReadOnlyList<string> Stages = ["waiting", "served"];
+
     /// <summary>Verdicts that make an incident.</summary>
     public static readonly IReadOnlyList<string> Causes = ["expired", "stuck", "outage", "blocked-by-peer"];
 }

@@ -27,6 +27,21 @@ internal sealed class ScanGauges
     public Measurement<long>[] WorkerResident { get; private init; } = [];
     public Measurement<double>[] WorkerGrowth { get; private init; } = [];
 
+    public Measurement<long>[] QueueWaiting { get; private init; } = [];
+    public Measurement<long>[] QueuePeak { get; private init; } = [];
+    public Measurement<long>[] QueueLimit { get; private init; } = [];
+    public Measurement<long>[] ListenerConnections { get; private init; } = [];
+    public Measurement<long>[] GroupProcesses { get; private init; } = [];
+    public Measurement<double>[] GroupCpu { get; private init; } = [];
+    public Measurement<double>[] GroupImbalance { get; private init; } = [];
+    public Measurement<long>[] GroupBusyCores { get; private init; } = [];
+    public Measurement<long>[] Children { get; private init; } = [];
+    public Measurement<long>[] Zombies { get; private init; } = [];
+    public Measurement<long>[] ParentResident { get; private init; } = [];
+    public Measurement<double>[] ParentGrowth { get; private init; } = [];
+    public Measurement<long>[] GonePeers { get; private init; } = [];
+    public Measurement<double>[] GonePeerMax { get; private init; } = [];
+
     /// <summary>Sums a look up.</summary>
     /// <param name="snapshot">The look.</param>
     /// <param name="workerGroups">Names of the [workers:…] sections; one without processes counts 0.</param>
@@ -112,8 +127,32 @@ internal sealed class ScanGauges
             WorkerCpu = [.. cpu],
             WorkerResident = [.. resident],
             WorkerGrowth = [.. growth],
+            QueueWaiting = Queues(snapshot, listener => listener.Waiting),
+            QueuePeak = Queues(snapshot, listener => listener.Peak),
+            QueueLimit = Queues(snapshot, listener => listener.Limit),
+            ListenerConnections = Queues(snapshot, listener => listener.Connections),
+            GroupProcesses = Groups<long>(snapshot, group => group.Processes),
+            GroupCpu = Groups(snapshot, group => group.CpuCores),
+            GroupImbalance = Groups(snapshot, group => group.CpuImbalance),
+            GroupBusyCores = Groups<long>(snapshot, group => group.BusyCores),
+            Children = Groups<long>(snapshot, group => group.Children),
+            Zombies = Groups<long>(snapshot, group => group.Zombies),
+            ParentResident = Groups(snapshot, group => group.ParentResidentBytes),
+            ParentGrowth = Groups(snapshot, group => group.ParentResidentGrowth),
+            GonePeers = [.. snapshot.Groups.SelectMany(group => KnownLabels.Stages.Zip(
+                [group.GonePeersWaiting, group.GonePeersServed],
+                (stage, count) => new Measurement<long>(count, Tag("workers", group.Workers), Tag("stage", stage))))],
+            GonePeerMax = Groups<double>(snapshot, group => group.GonePeerMax.TotalSeconds),
         };
     }
+
+    private static Measurement<long>[] Queues(AgentSnapshot snapshot, Func<ListenerStatus, long> value) =>
+        [.. snapshot.Listeners.Where(listener => listener.Index < KnownLabels.ListenerNumbers.Count).Select(listener => new Measurement<long>(
+            value(listener), Tag("workers", listener.Workers), Tag("listener", KnownLabels.ListenerNumbers[listener.Index])))];
+
+    private static Measurement<T>[] Groups<T>(AgentSnapshot snapshot, Func<GroupStatus, T?> value)
+        where T : struct =>
+        [.. snapshot.Groups.Where(group => value(group) is not null).Select(group => new Measurement<T>(value(group)!.Value, Tag("workers", group.Workers)))];
 
     private static KeyValuePair<string, object?> Tag(string name, string value) => new(name, value);
 

@@ -73,6 +73,38 @@ internal static class Samples
         ResidentGrowth = growth,
     };
 
+    public static ListenerStatus Listener(int index, long waiting = 3, string address = "127.0.0.1:8000") => new()
+    {
+        Workers = "web",
+        Index = index,
+        Address = address,
+        Namespace = "own",
+        Pid = 4711,
+        Waiting = waiting,
+        Peak = 5,
+        Limit = 5,
+        IsCut = false,
+        Drops = 7,
+        Connections = 12,
+    };
+
+    public static GroupStatus Group(string name = "web", double? imbalance = 0.75) => new()
+    {
+        Workers = name,
+        Processes = 5,
+        Children = 4,
+        Zombies = 2,
+        CpuCores = 1.5,
+        CpuImbalance = imbalance,
+        BusyCores = 2,
+        ParentResidentBytes = 80_000_000,
+        ParentResidentGrowth = 512.5,
+        GonePeersWaiting = 1,
+        GonePeersServed = 3,
+        GonePeerMax = TimeSpan.FromSeconds(42.5),
+        Drops = 7,
+    };
+
     public static AgentSnapshot Snapshot(IReadOnlyList<ConnectionStatus>? connections = null, IReadOnlyList<UpstreamStatus>? upstreams = null, IReadOnlyList<string>? limitations = null, IReadOnlyList<WorkerStatus>? workers = null) => new()
     {
         Time = Noon,
