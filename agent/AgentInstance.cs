@@ -17,7 +17,7 @@ internal sealed class AgentInstance : IAsyncDisposable
     private readonly SidecarConfiguration _configuration;
     private readonly IncidentStore _incidents;
     private readonly BackgroundMeasurement _measurement;
-    private readonly StackWatch _stack;
+    private readonly Surroundings _surroundings;
     private readonly SidecarLoop _loop;
     private readonly Func<TimeSpan> _clock = SidecarLoop.MonotonicClock();
     private readonly CancellationTokenSource _stopping = new();
@@ -41,8 +41,8 @@ internal sealed class AgentInstance : IAsyncDisposable
         _push = configuration.Agent.OtlpEndpoint is { } collector ? new OtlpPush(collector, OtlpPush.Interval) : null;
         metrics.Declare(configuration);
         _measurement = new BackgroundMeasurement(configuration.Agent.StateDirectory, new BackgroundSettings(), log.CreateLogger("measure"), TimeProvider.System);
-        _stack = new StackWatch(configuration, _clock);
-        _loop = new SidecarLoop(configuration, metrics, _incidents, log, selfCheck, _clock, _measurement, _stack);
+        _surroundings = new Surroundings(configuration, _clock);
+        _loop = new SidecarLoop(configuration, metrics, _incidents, log, selfCheck, _clock, _measurement, _surroundings);
         _thread = new Thread(() => _loop.Run(
             () =>
             {
@@ -75,7 +75,7 @@ internal sealed class AgentInstance : IAsyncDisposable
         try
         {
             await instance.ServeAsync(metrics, log, loggers).ConfigureAwait(false);
-            instance._stack.Start();
+            instance._surroundings.Start();
             instance._thread.Start();
             return instance;
         }
@@ -116,7 +116,7 @@ internal sealed class AgentInstance : IAsyncDisposable
         _push?.Dispose();
         await _measurement.DisposeAsync().ConfigureAwait(false);
         _loop.Dispose();
-        _stack.Dispose();
+        _surroundings.Dispose();
         _incidents.Dispose();
         _stopping.Dispose();
     }

@@ -51,7 +51,7 @@ internal sealed class SidecarLoop : IDisposable
     private readonly RemedyEngine? _remedies;
     private readonly SessionTable? _sessions;
     private readonly SelfCheck _selfCheck;
-    private readonly StackWatch? _stack;
+    private readonly Surroundings? _surroundings;
     private readonly AutoResetEvent _wake = new(false);
     private readonly List<TrackedConnection> _looked = [];
     private readonly List<TrackedConnection> _interests = [];
@@ -75,14 +75,14 @@ internal sealed class SidecarLoop : IDisposable
     private string? _lastProblem;
 
     /// <summary>A loop over the configuration. Without <paramref name="incidents"/> it looks and judges, and has no remedies.</summary>
-    public SidecarLoop(SidecarConfiguration configuration, SidecarMetrics metrics, IncidentStore? incidents, JournalLog log, SelfCheck selfCheck, Func<TimeSpan> clock, BackgroundMeasurement? measurement = null, StackWatch? stack = null)
+    public SidecarLoop(SidecarConfiguration configuration, SidecarMetrics metrics, IncidentStore? incidents, JournalLog log, SelfCheck selfCheck, Func<TimeSpan> clock, BackgroundMeasurement? measurement = null, Surroundings? surroundings = null)
     {
         _configuration = configuration;
         _metrics = metrics;
         _log = log;
         _clock = clock;
         _selfCheck = selfCheck;
-        _stack = stack;
+        _surroundings = surroundings;
         var processes = new ProcessReader();
         _upstreams = [.. configuration.Upstreams.Select(section => new Upstream(section))];
         _namespaces = new NamespaceTable(processes);
@@ -557,8 +557,8 @@ internal sealed class SidecarLoop : IDisposable
         }
 
         limitations.AddRange(_sessions?.Problems ?? []);
-        var stack = _stack?.View ?? StackView.Empty;
-        limitations.AddRange(stack.Problems);
+        var stack = _surroundings?.Stack ?? StackView.Empty;
+        limitations.AddRange(_surroundings?.Problems ?? []);
         if (EndpointProblem?.Invoke() is { } endpoint)
         {
             limitations.Add(endpoint);
@@ -586,6 +586,8 @@ internal sealed class SidecarLoop : IDisposable
             Listeners = stack.Listeners,
             Groups = stack.Groups,
             ListenOverflows = stack.Overflows,
+            Haproxies = _surroundings?.Haproxies ?? [],
+            Checks = _surroundings?.Checks ?? [],
             Limitations = limitations,
         };
     }

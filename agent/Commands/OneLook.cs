@@ -21,13 +21,9 @@ internal static class OneLook
         using var log = new JournalLog(LogLevel.None);
         using var metrics = new SidecarMetrics(ProductVersion.Text, [.. Enum.GetValues<Guardrail>().Select(guardrail => guardrail.ToName())]);
         var clock = SidecarLoop.MonotonicClock();
-        using var stack = new StackWatch(observing, clock);
-        if (observing.Workers.Count > 0)
-        {
-            stack.Look();
-        }
-
-        using var loop = new SidecarLoop(observing, metrics, null, log, SelfCheck.Run(configuration), clock, stack: stack);
+        using var surroundings = new Surroundings(observing, clock);
+        surroundings.LookOnce();
+        using var loop = new SidecarLoop(observing, metrics, null, log, SelfCheck.Run(configuration), clock, surroundings: surroundings);
         return loop.LookOnce() with { Mode = configuration.Agent.Mode == AgentMode.Observe ? "observe" : "protect" };
     }
 }

@@ -97,6 +97,7 @@ internal static class StatusCommand
         }
 
         ShowStack(console, status);
+        ShowBalancers(console, status);
         if (idle.Count > 0)
         {
             console.WriteLine();
@@ -116,6 +117,27 @@ internal static class StatusCommand
             {
                 console.WriteIndented(2, StackText.Describe(listener), listener.Peak > 0.7 * listener.Limit ? new Style(Color.Yellow) : Style.Plain);
             }
+        }
+    }
+
+    /// <summary>The balancers with their backends, and the checks.</summary>
+    private static void ShowBalancers(IAnsiConsole console, StatusDocument status)
+    {
+        foreach (var haproxy in status.Haproxies.Where(h => h.Version is not null))
+        {
+            console.WriteLine();
+            console.WriteIndented(0, string.Create(CultureInfo.InvariantCulture, $"haproxy {haproxy.Name}  {haproxy.Version}, {haproxy.Sessions} of {haproxy.SessionsLimit} connections"), new Style(decoration: Decoration.Bold));
+            foreach (var backend in haproxy.Backends)
+            {
+                console.WriteIndented(2, StackText.Describe(backend), backend.ServersDown > 0 ? new Style(backend.ServersUp == 0 ? Color.Red : Color.Yellow) : Style.Plain);
+            }
+        }
+
+        foreach (var check in status.Checks)
+        {
+            console.WriteLine();
+            console.WriteIndented(0, $"check {check.Name}", new Style(decoration: Decoration.Bold));
+            console.WriteIndented(2, StackText.Describe(check), check.Ok == true ? Style.Plain : new Style(check.Ok == false ? Color.Red : Color.Yellow));
         }
     }
 

@@ -10,12 +10,73 @@ internal sealed record StackDocument
     public required IReadOnlyList<ListenerView> Listeners { get; init; }
     public required IReadOnlyList<GroupView> Groups { get; init; }
 
+    public required IReadOnlyList<HaproxyView> Haproxies { get; init; }
+    public required IReadOnlyList<CheckView> Checks { get; init; }
+
     public static StackDocument From(AgentSnapshot snapshot) => new()
     {
         Time = snapshot.Time,
         Listeners = [.. snapshot.Listeners.Select(ListenerView.From)],
         Groups = [.. snapshot.Groups.Select(GroupView.From)],
+        Haproxies = [.. snapshot.Haproxies.Select(HaproxyView.From)],
+        Checks = [.. snapshot.Checks.Select(CheckView.From)],
     };
+}
+
+/// <summary>One HAProxy.</summary>
+internal sealed record HaproxyView
+{
+    public required string Name { get; init; }
+    public required string? Version { get; init; }
+    public required string? Problem { get; init; }
+    public required long Sessions { get; init; }
+    public required long SessionsLimit { get; init; }
+    public required IReadOnlyList<BackendView> Backends { get; init; }
+
+    public static HaproxyView From(HaproxyStatus haproxy) => new()
+    {
+        Name = haproxy.Name,
+        Version = haproxy.Version,
+        Problem = haproxy.Problem,
+        Sessions = haproxy.Sessions,
+        SessionsLimit = haproxy.SessionLimit,
+        Backends = [.. haproxy.Backends.Select(BackendView.From)],
+    };
+}
+
+/// <summary>One backend of it.</summary>
+internal sealed record BackendView
+{
+    public required string Name { get; init; }
+    public required int ServersUp { get; init; }
+    public required int ServersDown { get; init; }
+    public required int ServersOther { get; init; }
+    public required IReadOnlyList<string> Down { get; init; }
+    public required long Queued { get; init; }
+    public required long Sessions { get; init; }
+    public required long? SessionsLimit { get; init; }
+    public required long ServerDowns { get; init; }
+    public required long OwnErrors { get; init; }
+
+    public static BackendView From(BackendStatus backend) => new()
+    {
+        Name = backend.Name,
+        ServersUp = backend.ServersUp,
+        ServersDown = backend.ServersDown,
+        ServersOther = backend.ServersOther,
+        Down = backend.Down,
+        Queued = backend.Queue,
+        Sessions = backend.Sessions,
+        SessionsLimit = backend.SessionLimit,
+        ServerDowns = backend.Downs,
+        OwnErrors = backend.OwnErrors,
+    };
+}
+
+/// <summary>One check.</summary>
+internal sealed record CheckView(string Name, bool? Ok, string? Expected, string? Actual, string? Problem)
+{
+    public static CheckView From(CheckStatus check) => new(check.Name, check.IsMatch, check.Expected, check.Actual, check.Problem);
 }
 
 /// <summary>One accept queue.</summary>

@@ -29,6 +29,29 @@ internal static class StackText
         return string.Equals(listener.Namespace, "own", StringComparison.Ordinal) ? text : $"{text}; {listener.Namespace}";
     }
 
+    /// <summary><c>backend www: 1 up, 2 down (web2, web3); 17 queued; 40 of 60 sessions; 503 or other errors of its own 12</c></summary>
+    public static string Describe(BackendView backend)
+    {
+        var text = string.Create(CultureInfo.InvariantCulture, $"backend {backend.Name}: {backend.ServersUp} up");
+        if (backend.ServersDown > 0)
+        {
+            text += string.Create(CultureInfo.InvariantCulture, $", {backend.ServersDown} down ({string.Join(", ", backend.Down.Take(5))}{(backend.ServersDown > 5 ? " …" : "")})");
+        }
+
+        text += string.Create(CultureInfo.InvariantCulture, $"; {backend.Queued} queued; {backend.Sessions}{(backend.SessionsLimit is { } limit ? $" of {limit}" : "")} sessions");
+        return backend.OwnErrors + backend.ServerDowns == 0
+            ? text
+            : text + string.Create(CultureInfo.InvariantCulture, $"; went down {backend.ServerDowns} times, {backend.OwnErrors} errors of HAProxy's own since the agent's start");
+    }
+
+    /// <summary><c>3.2.1 as expected</c></summary>
+    public static string Describe(CheckView check) => check switch
+    {
+        { Ok: true } => $"{check.Actual} as expected",
+        { Ok: false } => $"{check.Actual}, expected {check.Expected}",
+        _ => $"not known: {check.Problem}",
+    };
+
     /// <summary><c>5 processes, 4 children, 1 not reaped; 1.2 cores, share of the busiest 0.8 above even</c></summary>
     public static string Describe(GroupView group)
     {

@@ -29,6 +29,8 @@ internal sealed record StatusDocument
 
     public IReadOnlyList<ListenerView> Listeners { get; init; } = [];
     public IReadOnlyList<GroupView> Groups { get; init; } = [];
+    public IReadOnlyList<HaproxyView> Haproxies { get; init; } = [];
+    public IReadOnlyList<CheckView> Checks { get; init; } = [];
 
     /// <summary>Lazy on the way out: a hundred thousand connections are written without a second list of them.</summary>
     public required IEnumerable<ConnectionView> Connections { get; init; }
@@ -45,6 +47,8 @@ internal sealed record StatusDocument
         Upstreams = [.. snapshot.Upstreams.Select(UpstreamView.From)],
         Listeners = [.. snapshot.Listeners.Select(ListenerView.From)],
         Groups = [.. snapshot.Groups.Select(GroupView.From)],
+        Haproxies = [.. snapshot.Haproxies.Select(HaproxyView.From)],
+        Checks = [.. snapshot.Checks.Select(CheckView.From)],
         Connections = snapshot.Connections.Select(ConnectionView.From),
     };
 

@@ -1,4 +1,3 @@
-using System.Diagnostics;
 using Sidecar.Agent.Configuration;
 using Sidecar.Agent.Telemetry;
 using Sidecar.Agent.Tracking;
@@ -26,14 +25,18 @@ internal sealed record StackView
 
 /// <summary>
 /// Looks at the accept queues and the processes of the [workers:…] groups, on a thread of its own: the loop reads the last
-/// view and never waits. Queues are looked at every second, processes and connections every five; where a look takes long,
-/// it comes more rarely, so that it costs no more than a hundredth of a core.
+/// view and never waits. Queues are looked at every second, processes and connections every five; where that would cost more
+/// than a hundredth of a core, up to five times as rarely.
 /// </summary>
 internal sealed class StackWatch : IDisposable
 {
     private static readonly TimeSpan QueuesEvery = TimeSpan.FromSeconds(1);
     private static readonly TimeSpan RestEvery = TimeSpan.FromSeconds(5);
-    private static readonly TimeSpan Longest = TimeSpan.FromSeconds(30);
+
+    /// <summary>How many times as rare.</summary>
+    private const int AtMost = 5;
+
+    /// <summary>The pause after a look, in CPU times of that look.</summary>
     private const int PausePerLook = 100;
 
     private readonly IReadOnlyList<WorkersSection> _sections;
@@ -72,10 +75,13 @@ internal sealed class StackWatch : IDisposable
     /// <summary>The last look; empty before the first, and for good where no group is declared.</summary>
     public StackView View => _view;
 
-    /// <summary>Begins to look. Without a [workers:…] section there is nothing to look at.</summary>
+    /// <summary>Without a [workers:…] section there is nothing to look at.</summary>
+    public bool IsNeeded => _sections.Count > 0;
+
+    /// <summary>Begins to look, where there is something to look at.</summary>
     public void Start()
     {
-        if (_sections.Count > 0)
+        if (IsNeeded)
         {
             _thread.Start();
         }
@@ -90,13 +96,13 @@ internal sealed class StackWatch : IDisposable
         var isNew = false;
         if (rest)
         {
-            var began = Stopwatch.GetTimestamp();
+            var used = ThreadTime.Used;
             _members.Refresh();
             _usage = _monitor.Look(_members.All, now);
             isNew = FindHomes();
             OpenNamespaces(problems);
             LookAtListeners(isNew, rest, now, problems);
-            _nextRest = now + Pause(RestEvery, Stopwatch.GetElapsedTime(began));
+            _nextRest = now + Pause(RestEvery, ThreadTime.Used - used);
         }
         else
         {
@@ -122,14 +128,16 @@ internal sealed class StackWatch : IDisposable
         _stopping.Dispose();
     }
 
-    private static TimeSpan Pause(TimeSpan least, TimeSpan took) => took * PausePerLook is var wanted && wanted < least ? least : wanted < Longest ? wanted : Longest;
+    /// <summary>By CPU time and not by the clock: on a host that is short of it, looks are wanted all the more.</summary>
+    private static TimeSpan Pause(TimeSpan least, TimeSpan used) => TimeSpan.FromTicks(Math.Clamp(used.Ticks * PausePerLook, least.Ticks, least.Ticks * AtMost));
 
     private void Run()
     {
         var pause = TimeSpan.Zero;
         while (!_stopping.Wait(pause))
         {
-            var began = Stopwatch.GetTimestamp();
+            var used = ThreadTime.Used;
+            var due = _clock();
             try
             {
                 Look();
@@ -140,7 +148,7 @@ internal sealed class StackWatch : IDisposable
                 _view = _view with { Problems = [$"a look at the accept queues failed: {e.Message}"] };
             }
 
-            pause = Pause(QueuesEvery, Stopwatch.GetElapsedTime(began)) - Stopwatch.GetElapsedTime(began);
+            pause = Pause(QueuesEvery, ThreadTime.Used - used) - (_clock() - due);
             pause = pause > TimeSpan.Zero ? pause : TimeSpan.Zero;
         }
     }

@@ -39,6 +39,12 @@ public sealed record AgentSnapshot
     /// <summary>Times that a connection found a full accept queue, in all network namespaces of the groups, since the agent's start.</summary>
     public long ListenOverflows { get; init; }
 
+    /// <summary>Findings per [haproxy:…] section, a second or two old.</summary>
+    public IReadOnlyList<HaproxyStatus> Haproxies { get; init; } = [];
+
+    /// <summary>Results of the [check:…] sections.</summary>
+    public IReadOnlyList<CheckStatus> Checks { get; init; } = [];
+
     /// <summary>What the agent cannot do here and why (missing capability, kernel option …); empty when all is possible.</summary>
     public required IReadOnlyList<string> Limitations { get; init; }
 }

@@ -26,6 +26,8 @@ internal sealed class SidecarMetrics : IDisposable
     private readonly Counter<long> incidents;
     private readonly Counter<long> listenDrops;
     private readonly Counter<long> listenOverflows;
+    private readonly Counter<long> serverDowns;
+    private readonly Counter<long> ownErrors;
     private readonly Counter<double> blackout;
     private readonly Histogram<double> stuckDuration;
     private readonly Histogram<double> scanDuration;
@@ -34,6 +36,7 @@ internal sealed class SidecarMetrics : IDisposable
     private volatile Measurement<double>[] lastScan = [];
     private volatile string[] workerGroups = [];
     private readonly Dictionary<string, long> seenDrops = new(StringComparer.Ordinal);
+    private readonly Dictionary<(string Haproxy, string Backend), (long Downs, long Errors)> seenBackends = [];
     private long seenOverflows;
     private DateTimeOffset? lastPublished;
 
@@ -54,6 +57,8 @@ internal sealed class SidecarMetrics : IDisposable
 
         listenDrops = meter.CreateCounter<long>(Prefix + "listen_drops", "{connection}", "Connections dropped because an accept queue of the group was full.");
         listenOverflows = meter.CreateCounter<long>(Prefix + "listen_overflows", "{connection}", "Times that a connection found a full accept queue, in all network namespaces of the groups.");
+        serverDowns = meter.CreateCounter<long>(Prefix + "haproxy_server_downs", "{event}", "Times that a server of the backend went down.");
+        ownErrors = meter.CreateCounter<long>(Prefix + "haproxy_own_errors", "{request}", "Requests that HAProxy answered with 5xx itself; without HTTP, connections that no server took.");
 
         blackout = meter.CreateCounter<double>(Prefix + "blackout_seconds", "s", "Time that connections waited in vain (suspect, stuck or outage), summed over connections.");
 
@@ -101,6 +106,14 @@ internal sealed class SidecarMetrics : IDisposable
         meter.CreateObservableGauge(Prefix + "parent_resident_growth_bytes_per_second", () => gauges.ParentGrowth, "By/s", "Slope of that memory over the last ten minutes; absent in the first.");
         meter.CreateObservableGauge(Prefix + "gone_peers", () => gauges.GonePeers, "{connection}", "Connections whose client went away while they waited to be accepted, or were served.");
         meter.CreateObservableGauge(Prefix + "gone_peer_max_seconds", () => gauges.GonePeerMax, "s", "Longest time for which a connection that is served has had no client.");
+        meter.CreateObservableGauge(Prefix + "haproxy_up", () => gauges.HaproxyUp, null, "1 if the last look at the stats socket succeeded, 0 if it failed.");
+        meter.CreateObservableGauge(Prefix + "haproxy_sessions", () => gauges.HaproxySessions, "{connection}", "Connections of the whole process.");
+        meter.CreateObservableGauge(Prefix + "haproxy_sessions_limit", () => gauges.HaproxySessionLimit, "{connection}", "Most connections of the whole process (maxconn).");
+        meter.CreateObservableGauge(Prefix + "haproxy_servers", () => gauges.HaproxyServers, "{server}", "Servers of the backend by state.");
+        meter.CreateObservableGauge(Prefix + "haproxy_queued_requests", () => gauges.HaproxyQueue, "{request}", "Requests that wait for a slot of the backend or of one of its servers.");
+        meter.CreateObservableGauge(Prefix + "haproxy_backend_sessions", () => gauges.HaproxyBackendSessions, "{request}", "Requests at the servers of the backend.");
+        meter.CreateObservableGauge(Prefix + "haproxy_backend_sessions_limit", () => gauges.HaproxyBackendLimit, "{request}", "Sum of maxconn of the backend's servers in use; absent where one has none.");
+        meter.CreateObservableGauge(Prefix + "check_ok", () => gauges.ChecksOk, null, "1 if both sides of the check say the same, 0 if not; absent where one is not known.");
     }
 
     /// <summary>The meter, for exporters that are attached to it by reference.</summary>
@@ -135,6 +148,7 @@ internal sealed class SidecarMetrics : IDisposable
 
         // The counts in a snapshot begin anew with each configuration.
         seenDrops.Clear();
+        seenBackends.Clear();
         seenOverflows = 0;
         listenOverflows.Add(0);
         workerGroups = [.. configuration.Workers.Select(workers => workers.Name)];
@@ -204,6 +218,15 @@ internal sealed class SidecarMetrics : IDisposable
 
         listenOverflows.Add(Math.Max(0, snapshot.ListenOverflows - seenOverflows));
         seenOverflows = snapshot.ListenOverflows;
+        foreach (var (haproxy, backend) in ScanGauges.Backends(snapshot))
+        {
+            // A backend comes into being with its first look, at zero: its name is not known before.
+            var (downs, errors) = seenBackends.GetValueOrDefault((haproxy, backend.Name));
+            serverDowns.Add(Math.Max(0, backend.Downs - downs), Tag("haproxy", haproxy), Tag("proxy", backend.Name));
+            ownErrors.Add(Math.Max(0, backend.OwnErrors - errors), Tag("haproxy", haproxy), Tag("proxy", backend.Name));
+            seenBackends[(haproxy, backend.Name)] = (backend.Downs, backend.OwnErrors);
+        }
+
         gauges = ScanGauges.From(snapshot, workerGroups, tallied);
     }
 

@@ -220,7 +220,7 @@ public sealed class MetricsTests
             .SelectMany(line => line[(line.IndexOf('{') + 1)..line.IndexOf('}')].Split(','))
             .Select(pair => pair[..pair.IndexOf('=')])
             .Distinct(StringComparer.Ordinal);
-        names.ShouldBe(["upstream", "verdict", "version", "cause", "outcome", "bound", "reason", "le", "workers", "worker", "listener", "stage", "signal", "remedy", "guardrail"], ignoreOrder: true);
+        names.ShouldBe(["upstream", "verdict", "version", "cause", "outcome", "bound", "reason", "le", "workers", "worker", "listener", "stage", "haproxy", "proxy", "state", "check", "signal", "remedy", "guardrail"], ignoreOrder: true);
     }
 
     [Fact]
@@ -276,6 +276,17 @@ public sealed class MetricsTests
         string Dropped() => Scrape(metrics).Split('\n').Single(line => line.StartsWith("conn_sidecar_listen_drops_total{", StringComparison.Ordinal)).Split(' ')[1];
     }
 
+    [Fact]
+    public void Of_an_HAProxy_that_does_not_answer_only_that_is_told()
+    {
+        using var metrics = Filled();
+        metrics.Publish(Samples.Snapshot() with { Haproxies = [Samples.Haproxy("no answer")] });
+        var scrape = Scrape(metrics);
+        scrape.ShouldContain("conn_sidecar_haproxy_up{haproxy=\"edge\"} 0\n");
+        scrape.ShouldNotContain("conn_sidecar_haproxy_servers{");
+        scrape.ShouldContain("conn_sidecar_haproxy_own_errors_total{haproxy=\"edge\",proxy=\"www\"} 12\n");
+    }
+
     internal static SidecarMetrics Filled()
     {
         var metrics = new SidecarMetrics("0.1.0", Samples.Guardrails);
@@ -302,6 +313,8 @@ public sealed class MetricsTests
             Listeners = [Samples.Listener(0), Samples.Listener(1, waiting: 0, address: "/run/app.sock")],
             Groups = [Samples.Group()],
             ListenOverflows = 9,
+            Haproxies = [Samples.Haproxy()],
+            Checks = [Samples.Check(), Samples.Check("schema", actual: "7"), Samples.Check("later", actual: null, problem: "not made yet")],
         });
         return metrics;
     }

@@ -105,6 +105,23 @@ internal static class Samples
         Drops = 7,
     };
 
+    public static HaproxyStatus Haproxy(string? problem = null) => new()
+    {
+        Name = "edge",
+        Version = problem is null ? "2.6.12" : null,
+        Problem = problem,
+        Sessions = 40,
+        SessionLimit = 2000,
+        Backends =
+        [
+            new BackendStatus { Name = "www", ServersUp = 1, ServersDown = 1, ServersOther = 1, Down = ["web2"], Queue = 17, Sessions = 20, SessionLimit = 20, Downs = 2, OwnErrors = 12 },
+            new BackendStatus { Name = "static", ServersUp = 1, ServersDown = 0, ServersOther = 0, Down = [], Queue = 0, Sessions = 3, SessionLimit = null, Downs = 0, OwnErrors = 0 },
+        ],
+    };
+
+    public static CheckStatus Check(string name = "app", string? expected = "3.2.1", string? actual = "3.2.1", string? problem = null) =>
+        new() { Name = name, Expected = expected, Actual = actual, Problem = problem };
+
     public static AgentSnapshot Snapshot(IReadOnlyList<ConnectionStatus>? connections = null, IReadOnlyList<UpstreamStatus>? upstreams = null, IReadOnlyList<string>? limitations = null, IReadOnlyList<WorkerStatus>? workers = null) => new()
     {
         Time = Noon,
