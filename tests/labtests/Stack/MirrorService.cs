@@ -93,7 +93,6 @@ internal sealed class MirrorService
               default_backend mirrors
             backend mirrors
               option httpchk GET /
-              option abortonclose
               server apache 127.0.0.1:{ApachePort} check inter 2s fall 3
 
             """);
