@@ -2,6 +2,7 @@ using Microsoft.Extensions.Logging;
 using Sidecar.Agent.Configuration;
 using Sidecar.Agent.Control;
 using Sidecar.Agent.Measurement;
+using Sidecar.Agent.Stack;
 using Sidecar.Agent.Telemetry;
 using Sidecar.Agent.Telemetry.Systemd;
 
@@ -16,6 +17,7 @@ internal sealed class AgentInstance : IAsyncDisposable
     private readonly SidecarConfiguration _configuration;
     private readonly IncidentStore _incidents;
     private readonly BackgroundMeasurement _measurement;
+    private readonly Surroundings _surroundings;
     private readonly SidecarLoop _loop;
     private readonly Func<TimeSpan> _clock = SidecarLoop.MonotonicClock();
     private readonly CancellationTokenSource _stopping = new();
@@ -39,7 +41,8 @@ internal sealed class AgentInstance : IAsyncDisposable
         _push = configuration.Agent.OtlpEndpoint is { } collector ? new OtlpPush(collector, OtlpPush.Interval) : null;
         metrics.Declare(configuration);
         _measurement = new BackgroundMeasurement(configuration.Agent.StateDirectory, new BackgroundSettings(), log.CreateLogger("measure"), TimeProvider.System);
-        _loop = new SidecarLoop(configuration, metrics, _incidents, log, selfCheck, _clock, _measurement);
+        _surroundings = new Surroundings(configuration, _clock);
+        _loop = new SidecarLoop(configuration, metrics, _incidents, log, selfCheck, _clock, _measurement, _surroundings);
         _thread = new Thread(() => _loop.Run(
             () =>
             {
@@ -72,6 +75,7 @@ internal sealed class AgentInstance : IAsyncDisposable
         try
         {
             await instance.ServeAsync(metrics, log, loggers).ConfigureAwait(false);
+            instance._surroundings.Start();
             instance._thread.Start();
             return instance;
         }
@@ -112,6 +116,7 @@ internal sealed class AgentInstance : IAsyncDisposable
         _push?.Dispose();
         await _measurement.DisposeAsync().ConfigureAwait(false);
         _loop.Dispose();
+        _surroundings.Dispose();
         _incidents.Dispose();
         _stopping.Dispose();
     }

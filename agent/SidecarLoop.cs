@@ -4,6 +4,7 @@ using Sidecar.Agent.Configuration;
 using Sidecar.Agent.Judgement;
 using Sidecar.Agent.Measurement;
 using Sidecar.Agent.Remedies;
+using Sidecar.Agent.Stack;
 using Sidecar.Agent.Telemetry;
 using Sidecar.Agent.Tracking;
 using Sidecar.Probes;
@@ -53,6 +54,7 @@ internal sealed class SidecarLoop : IDisposable
     private readonly RemedyEngine? _remedies;
     private readonly SessionTable? _sessions;
     private readonly SelfCheck _selfCheck;
+    private readonly Surroundings? _surroundings;
     private readonly AutoResetEvent _wake = new(false);
     private readonly List<TrackedConnection> _looked = [];
     private readonly Dictionary<Upstream, ((TimeSpan? Lower, bool CountsDataOnly, ServerSettings? Settings) Facts, TimeSpan At, IReadOnlyList<string> Lines)> _advice = [];
@@ -78,13 +80,14 @@ internal sealed class SidecarLoop : IDisposable
     private string? _lastProblem;
 
     /// <summary>A loop over the configuration. Without <paramref name="incidents"/> it looks and judges, and has no remedies.</summary>
-    public SidecarLoop(SidecarConfiguration configuration, SidecarMetrics metrics, IncidentStore? incidents, JournalLog log, SelfCheck selfCheck, Func<TimeSpan> clock, BackgroundMeasurement? measurement = null)
+    public SidecarLoop(SidecarConfiguration configuration, SidecarMetrics metrics, IncidentStore? incidents, JournalLog log, SelfCheck selfCheck, Func<TimeSpan> clock, BackgroundMeasurement? measurement = null, Surroundings? surroundings = null)
     {
         _configuration = configuration;
         _metrics = metrics;
         _log = log;
         _clock = clock;
         _selfCheck = selfCheck;
+        _surroundings = surroundings;
         var processes = new ProcessReader();
         _upstreams = [.. configuration.Upstreams.Select(section => new Upstream(section))];
         _namespaces = new NamespaceTable(processes);
@@ -569,6 +572,8 @@ internal sealed class SidecarLoop : IDisposable
         }
 
         limitations.AddRange(_sessions?.Problems ?? []);
+        var stack = _surroundings?.Stack ?? StackView.Empty;
+        limitations.AddRange(_surroundings?.Problems ?? []);
         if (EndpointProblem?.Invoke() is { } endpoint)
         {
             limitations.Add(endpoint);
@@ -593,6 +598,11 @@ internal sealed class SidecarLoop : IDisposable
             Connections = connections,
             Upstreams = [.. _upstreams.Select(upstream => Status(upstream, now))],
             Workers = _workers.Look(_connections.All, now),
+            Listeners = stack.Listeners,
+            Groups = stack.Groups,
+            ListenOverflows = stack.Overflows,
+            Haproxies = _surroundings?.Haproxies ?? [],
+            Checks = _surroundings?.Checks ?? [],
             Limitations = limitations,
         };
     }

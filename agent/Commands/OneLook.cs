@@ -1,6 +1,7 @@
 using Microsoft.Extensions.Logging;
 using Sidecar.Agent.Configuration;
 using Sidecar.Agent.Judgement;
+using Sidecar.Agent.Stack;
 using Sidecar.Agent.Telemetry;
 using Sidecar.Agent.Tracking;
 
@@ -19,7 +20,10 @@ internal static class OneLook
         var observing = configuration with { Agent = configuration.Agent with { Mode = AgentMode.Observe } };
         using var log = new JournalLog(LogLevel.None);
         using var metrics = new SidecarMetrics(ProductVersion.Text, [.. Enum.GetValues<Guardrail>().Select(guardrail => guardrail.ToName())]);
-        using var loop = new SidecarLoop(observing, metrics, null, log, SelfCheck.Run(configuration), SidecarLoop.MonotonicClock());
+        var clock = SidecarLoop.MonotonicClock();
+        using var surroundings = new Surroundings(observing, clock);
+        surroundings.LookOnce();
+        using var loop = new SidecarLoop(observing, metrics, null, log, SelfCheck.Run(configuration), clock, surroundings: surroundings);
         return loop.LookOnce() with { Mode = configuration.Agent.Mode == AgentMode.Observe ? "observe" : "protect" };
     }
 }

@@ -96,10 +96,48 @@ internal static class StatusCommand
             ShowConnections(console, environment.Width, [.. orphans]);
         }
 
+        ShowStack(console, status);
+        ShowBalancers(console, status);
         if (idle.Count > 0)
         {
             console.WriteLine();
             console.WriteIndented(0, $"no connections: {string.Join(", ", idle)}", Style.Plain);
+        }
+    }
+
+    /// <summary>The worker groups that have processes, each with its accept queues.</summary>
+    private static void ShowStack(IAnsiConsole console, StatusDocument status)
+    {
+        foreach (var group in status.Groups.Where(g => g.Processes > 0))
+        {
+            console.WriteLine();
+            console.WriteIndented(0, $"workers {group.Workers}", new Style(decoration: Decoration.Bold));
+            console.WriteIndented(2, StackText.Describe(group), group.Zombies > 0 || group.GonePeersServed > 0 ? new Style(Color.Yellow) : Style.Plain);
+            foreach (var listener in status.Listeners.Where(l => string.Equals(l.Workers, group.Workers, StringComparison.Ordinal)))
+            {
+                console.WriteIndented(2, StackText.Describe(listener), listener.Peak > 0.7 * listener.Limit ? new Style(Color.Yellow) : Style.Plain);
+            }
+        }
+    }
+
+    /// <summary>The balancers with their backends, and the checks.</summary>
+    private static void ShowBalancers(IAnsiConsole console, StatusDocument status)
+    {
+        foreach (var haproxy in status.Haproxies.Where(h => h.Version is not null))
+        {
+            console.WriteLine();
+            console.WriteIndented(0, string.Create(CultureInfo.InvariantCulture, $"haproxy {haproxy.Name}  {haproxy.Version}, {haproxy.Sessions} of {haproxy.SessionsLimit} connections"), new Style(decoration: Decoration.Bold));
+            foreach (var backend in haproxy.Backends)
+            {
+                console.WriteIndented(2, StackText.Describe(backend), backend.ServersDown > 0 ? new Style(backend.ServersUp == 0 ? Color.Red : Color.Yellow) : Style.Plain);
+            }
+        }
+
+        foreach (var check in status.Checks)
+        {
+            console.WriteLine();
+            console.WriteIndented(0, $"check {check.Name}", new Style(decoration: Decoration.Bold));
+            console.WriteIndented(2, StackText.Describe(check), check.Ok == true ? Style.Plain : new Style(check.Ok == false ? Color.Red : Color.Yellow));
         }
     }
 

@@ -6,6 +6,8 @@ internal static class ConfigurationKeys
     public const string AgentSection = "agent";
     public const string UpstreamPrefix = "upstream:";
     public const string WorkersPrefix = "workers:";
+    public const string HaproxyPrefix = "haproxy:";
+    public const string CheckPrefix = "check:";
 
     /// <summary>Keys of <c>[agent]</c>.</summary>
     public static readonly IReadOnlyList<string> Agent =
@@ -19,6 +21,18 @@ internal static class ConfigurationKeys
     public static readonly IReadOnlyList<string> Workers =
         ["unit", "user", "executable", "terminate", "grace", "budget"];
 
+    /// <summary>Keys of <c>[haproxy:NAME]</c>.</summary>
+    public static readonly IReadOnlyList<string> Haproxy = ["socket"];
+
+    /// <summary>Keys of <c>[check:NAME]</c>.</summary>
+    public static readonly IReadOnlyList<string> Check =
+        ["expected-command", "expected-query", "actual-command", "actual-query", "upstream", "user", "interval", "timeout"];
+
+    /// <summary>Keys of all kinds of sections.</summary>
+    public static readonly IReadOnlyList<string> All = [.. Agent.Concat(Upstream).Concat(Workers).Concat(Haproxy).Concat(Check).Distinct(StringComparer.Ordinal)];
+
+    public static readonly DurationRange CheckInterval = new(TimeSpan.FromSeconds(1), TimeSpan.FromDays(1));
+    public static readonly DurationRange CheckTimeout = new(TimeSpan.FromSeconds(1), TimeSpan.FromSeconds(60));
     public static readonly DurationRange ScanInterval = new(TimeSpan.FromMilliseconds(100), TimeSpan.FromSeconds(60));
     public static readonly DurationRange DeadAfter = new(TimeSpan.FromSeconds(10), TimeSpan.FromDays(1));
     public static readonly DurationRange IdleTimeout = new(TimeSpan.FromSeconds(1), TimeSpan.FromDays(30));

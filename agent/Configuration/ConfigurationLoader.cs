@@ -160,6 +160,8 @@ internal static partial class ConfigurationLoader
         var agent = new AgentSection();
         var upstreams = new List<UpstreamSection>();
         var workers = new List<WorkersSection>();
+        var haproxies = new List<HaproxySection>();
+        var checks = new List<CheckSection>();
         foreach (var (file, content) in files)
         {
             var document = IniDocument.Parse(file, content);
@@ -185,6 +187,14 @@ internal static partial class ConfigurationLoader
                 {
                     workers.Add(ReadWorkers(Reader(section, ConfigurationKeys.Workers, fileErrors), name));
                 }
+                else if (HasPrefix(section, ConfigurationKeys.HaproxyPrefix, fileErrors, out name))
+                {
+                    haproxies.Add(ReadHaproxy(Reader(section, ConfigurationKeys.Haproxy, fileErrors), name));
+                }
+                else if (HasPrefix(section, ConfigurationKeys.CheckPrefix, fileErrors, out name))
+                {
+                    checks.Add(ReadCheck(Reader(section, ConfigurationKeys.Check, fileErrors), name));
+                }
                 else
                 {
                     fileErrors.Add(UnknownSection(section));
@@ -192,6 +202,12 @@ internal static partial class ConfigurationLoader
             }
 
             errors.AddRange(fileErrors.OrderBy(e => e.Line));
+        }
+
+        foreach (var check in checks.Where(check => check.Upstream is not null && !upstreams.Exists(upstream => upstream.Name == check.Upstream && upstream.DsnFile is not null)))
+        {
+            var place = seen[ConfigurationKeys.CheckPrefix + check.Name];
+            errors.Add(new ConfigurationError(place.File, place.Line, place.Name, "upstream", $"expected the name of an upstream that has a dsn-file, got {Printable.Quote(check.Upstream!)}"));
         }
 
         if (errors.Count > 0)
@@ -205,6 +221,8 @@ internal static partial class ConfigurationLoader
             Agent = agent,
             Upstreams = upstreams.Count > 0 ? upstreams : BuiltInUpstreams(),
             Workers = workers,
+            Haproxies = haproxies,
+            Checks = checks,
             Files = [.. files.Select(f => f.File)],
             Warnings = [.. warnings.Select(w => w.ToString())],
         };
@@ -237,10 +255,10 @@ internal static partial class ConfigurationLoader
 
     private static ConfigurationError UnknownSection(IniSection section)
     {
-        const string expected = "expected [agent], [upstream:NAME] or [workers:NAME]";
+        const string expected = "expected [agent], [upstream:NAME], [workers:NAME], [haproxy:NAME] or [check:NAME]";
         var colon = section.Name.IndexOf(':', StringComparison.Ordinal);
         var kind = colon < 0 ? section.Name : section.Name[..colon].TrimEnd();
-        var hint = ConfigurationKeys.Nearest(kind, ["agent", "upstream", "workers"]) switch
+        var hint = ConfigurationKeys.Nearest(kind, ["agent", "upstream", "workers", "haproxy", "check"]) switch
         {
             "agent" => "; did you mean [agent]?",
             { } near => $"; did you mean [{near}:{(colon >= 0 && colon + 1 < section.Name.Length ? section.Name[(colon + 1)..].Trim() : "NAME")}]?",
@@ -430,6 +448,61 @@ internal static partial class ConfigurationLoader
         }
 
         return workers;
+    }
+
+    private static HaproxySection ReadHaproxy(SectionReader reader, string name)
+    {
+        // sockaddr_un.sun_path has 108 bytes with its terminating NUL.
+        var socket = reader.AbsolutePath("socket", null, 107);
+        if (reader.Find("socket") is null)
+        {
+            reader.RejectSection("socket", "expected a line \"socket = …\" with the path of HAProxy's stats socket");
+        }
+
+        return new HaproxySection(name, socket ?? "");
+    }
+
+    private static CheckSection ReadCheck(SectionReader reader, string name)
+    {
+        var check = new CheckSection { Name = name, Expected = ReadSide(reader, "expected"), Actual = ReadSide(reader, "actual") };
+        check = check with
+        {
+            Upstream = reader.Text("upstream", "the name of an upstream", SectionNamePattern().IsMatch),
+            User = reader.Text("user", "a user name or numeric user id", UserPattern().IsMatch),
+            Interval = reader.Time("interval", check.Interval, ConfigurationKeys.CheckInterval),
+            Timeout = reader.Time("timeout", check.Timeout, ConfigurationKeys.CheckTimeout),
+        };
+        var asks = check.Expected.Query is not null || check.Actual.Query is not null;
+        if (asks && reader.Find("upstream") is null)
+        {
+            reader.RejectSection("upstream", "expected a line \"upstream = NAME\" beside a query: whose dsn-file is to be used?");
+        }
+
+        return check;
+    }
+
+    /// <summary>One of the two is needed, and not both.</summary>
+    private static CheckSide ReadSide(SectionReader reader, string side)
+    {
+        var command = reader.Find(side + "-command");
+        var query = reader.Find(side + "-query");
+        if ((command is null) == (query is null))
+        {
+            reader.RejectSection(side + "-command", $"expected either {side}-command or {side}-query, got {(command is null ? "neither" : "both")}");
+        }
+
+        IReadOnlyList<string>? words = null;
+        if (command is not null && !CommandLine.TrySplit(command.Value, out words))
+        {
+            reader.Reject(command, "the absolute path of a program and its arguments, such as /usr/bin/dpkg-query -W \"my package\"; no shell reads it");
+        }
+
+        if (query is { Value.Length: 0 })
+        {
+            reader.Reject(query, "an SQL query whose first column is a text");
+        }
+
+        return new CheckSide(words, query?.Value);
     }
 
     private static bool IsExecutable(string value) => value.Length is > 0 and <= MaxPath

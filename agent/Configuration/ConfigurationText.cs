@@ -61,8 +61,29 @@ internal static class ConfigurationText
             Line(text, "budget", Name(workers.Budget));
         }
 
+        foreach (var haproxy in configuration.Haproxies)
+        {
+            text.AppendLine().AppendLine(CultureInfo.InvariantCulture, $"[{ConfigurationKeys.HaproxyPrefix}{haproxy.Name}]");
+            Line(text, "socket", haproxy.Socket);
+        }
+
+        foreach (var check in configuration.Checks)
+        {
+            text.AppendLine().AppendLine(CultureInfo.InvariantCulture, $"[{ConfigurationKeys.CheckPrefix}{check.Name}]");
+            Line(text, "expected-command", Name(check.Expected));
+            Line(text, "expected-query", check.Expected.Query);
+            Line(text, "actual-command", Name(check.Actual));
+            Line(text, "actual-query", check.Actual.Query);
+            Line(text, "upstream", check.Upstream);
+            Line(text, "user", check.User);
+            Line(text, "interval", Duration.Format(check.Interval));
+            Line(text, "timeout", Duration.Format(check.Timeout));
+        }
+
         return text.ToString();
     }
+
+    private static string? Name(CheckSide side) => side.Command is { } words ? CommandLine.Join(words) : null;
 
     public static string Name(AgentMode mode) => mode == AgentMode.Protect ? "protect" : "observe";
 

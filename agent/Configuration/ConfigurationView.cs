@@ -11,6 +11,8 @@ internal sealed record ConfigurationView
     public required AgentView Agent { get; init; }
     public required IReadOnlyList<UpstreamView> Upstreams { get; init; }
     public required IReadOnlyList<WorkersView> Workers { get; init; }
+    public required IReadOnlyList<HaproxyView> Haproxies { get; init; }
+    public required IReadOnlyList<CheckView> Checks { get; init; }
 
     public static ConfigurationView From(SidecarConfiguration configuration) => new()
     {
@@ -45,7 +47,19 @@ internal sealed record ConfigurationView
             .. configuration.Workers.Select(w => new WorkersView(
                 w.Name, w.Unit, w.User, w.Executable, w.Terminate, w.Grace.TotalSeconds, w.Budget.Count, w.Budget.Period.TotalSeconds)),
         ],
+        Haproxies = [.. configuration.Haproxies.Select(h => new HaproxyView(h.Name, h.Socket))],
+        Checks =
+        [
+            .. configuration.Checks.Select(c => new CheckView(
+                c.Name, c.Expected.Command, c.Expected.Query, c.Actual.Command, c.Actual.Query, c.Upstream, c.User, c.Interval.TotalSeconds, c.Timeout.TotalSeconds)),
+        ],
     };
+
+    internal sealed record HaproxyView(string Name, string Socket);
+
+    internal sealed record CheckView(
+        string Name, IReadOnlyList<string>? ExpectedCommand, string? ExpectedQuery, IReadOnlyList<string>? ActualCommand, string? ActualQuery,
+        string? Upstream, string? User, double IntervalSeconds, double TimeoutSeconds);
 
     internal sealed record AgentView(
         string Mode, string? Listen, string StateDirectory, string RuntimeDirectory, double ScanIntervalSeconds, string NetworkNamespaces, string? OtlpEndpoint);

@@ -147,6 +147,37 @@ public sealed record WorkersSection
     public TerminationBudget Budget { get; init; } = new(3, TimeSpan.FromHours(1));
 }
 
+/// <summary>A <c>[haproxy:NAME]</c> section: an HAProxy of this host that is looked at.</summary>
+/// <param name="Name">Name of the section.</param>
+/// <param name="Socket">Path of its stats socket.</param>
+public sealed record HaproxySection(string Name, string Socket);
+
+/// <summary>One side of a check: a command or a query.</summary>
+/// <param name="Command">Absolute path and arguments, or null.</param>
+/// <param name="Query">SQL, or null.</param>
+public sealed record CheckSide(IReadOnlyList<string>? Command, string? Query);
+
+/// <summary>A <c>[check:NAME]</c> section: two texts, such as versions, that have to be the same.</summary>
+public sealed record CheckSection
+{
+    public required string Name { get; init; }
+
+    public required CheckSide Expected { get; init; }
+
+    public required CheckSide Actual { get; init; }
+
+    /// <summary>The upstream whose dsn-file queries use, or null where there is no query.</summary>
+    public string? Upstream { get; init; }
+
+    /// <summary>User that commands run as; null: the agent's own, and nobody where that is root.</summary>
+    public string? User { get; init; }
+
+    public TimeSpan Interval { get; init; } = TimeSpan.FromMinutes(1);
+
+    /// <summary>How long a command may take.</summary>
+    public TimeSpan Timeout { get; init; } = TimeSpan.FromSeconds(5);
+}
+
 /// <summary>Everything the agent was told. Immutable; a reload makes a new one.</summary>
 public sealed record SidecarConfiguration
 {
@@ -155,6 +186,10 @@ public sealed record SidecarConfiguration
     public required IReadOnlyList<UpstreamSection> Upstreams { get; init; }
 
     public required IReadOnlyList<WorkersSection> Workers { get; init; }
+
+    public IReadOnlyList<HaproxySection> Haproxies { get; init; } = [];
+
+    public IReadOnlyList<CheckSection> Checks { get; init; } = [];
 
     /// <summary>The files that were read, in order; empty where the built-in configuration is in force.</summary>
     public required IReadOnlyList<string> Files { get; init; }

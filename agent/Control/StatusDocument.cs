@@ -27,6 +27,11 @@ internal sealed record StatusDocument
     public required IReadOnlyList<string> Limitations { get; init; }
     public required IReadOnlyList<UpstreamView> Upstreams { get; init; }
 
+    public IReadOnlyList<ListenerView> Listeners { get; init; } = [];
+    public IReadOnlyList<GroupView> Groups { get; init; } = [];
+    public IReadOnlyList<HaproxyView> Haproxies { get; init; } = [];
+    public IReadOnlyList<CheckView> Checks { get; init; } = [];
+
     /// <summary>Lazy on the way out: a hundred thousand connections are written without a second list of them.</summary>
     public required IEnumerable<ConnectionView> Connections { get; init; }
 
@@ -40,6 +45,10 @@ internal sealed record StatusDocument
         ScanDurationSeconds = Seconds(snapshot.Duration),
         Limitations = snapshot.Limitations,
         Upstreams = [.. snapshot.Upstreams.Select(UpstreamView.From)],
+        Listeners = [.. snapshot.Listeners.Select(ListenerView.From)],
+        Groups = [.. snapshot.Groups.Select(GroupView.From)],
+        Haproxies = [.. snapshot.Haproxies.Select(HaproxyView.From)],
+        Checks = [.. snapshot.Checks.Select(CheckView.From)],
         Connections = snapshot.Connections.Select(ConnectionView.From),
     };
 
@@ -156,6 +165,7 @@ internal sealed record ErrorDocument(string Error);
 /// </summary>
 [JsonSourceGenerationOptions(PropertyNamingPolicy = JsonKnownNamingPolicy.SnakeCaseLower, GenerationMode = JsonSourceGenerationMode.Metadata)]
 [JsonSerializable(typeof(StatusDocument))]
+[JsonSerializable(typeof(StackDocument))]
 [JsonSerializable(typeof(PingDocument))]
 [JsonSerializable(typeof(ErrorDocument))]
 [JsonSerializable(typeof(IReadOnlyList<Incident>))]

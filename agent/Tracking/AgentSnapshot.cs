@@ -30,6 +30,21 @@ public sealed record AgentSnapshot
     /// <summary>Findings per worker process of the [workers:…] groups, a few seconds old at most.</summary>
     public IReadOnlyList<WorkerStatus> Workers { get; init; } = [];
 
+    /// <summary>The accept queues of the [workers:…] groups, a second or two old.</summary>
+    public IReadOnlyList<ListenerStatus> Listeners { get; init; } = [];
+
+    /// <summary>All processes of each [workers:…] group, a few seconds old.</summary>
+    public IReadOnlyList<GroupStatus> Groups { get; init; } = [];
+
+    /// <summary>Times that a connection found a full accept queue, in all network namespaces of the groups, since the agent's start.</summary>
+    public long ListenOverflows { get; init; }
+
+    /// <summary>Findings per [haproxy:…] section, a second or two old.</summary>
+    public IReadOnlyList<HaproxyStatus> Haproxies { get; init; } = [];
+
+    /// <summary>Results of the [check:…] sections.</summary>
+    public IReadOnlyList<CheckStatus> Checks { get; init; } = [];
+
     /// <summary>What the agent cannot do here and why (missing capability, kernel option …); empty when all is possible.</summary>
     public required IReadOnlyList<string> Limitations { get; init; }
 }

@@ -1,5 +1,6 @@
 using System.Globalization;
 using Sidecar.Agent.Configuration;
+using Sidecar.Probes.Processes;
 
 namespace Sidecar.Agent.Tracking;
 
@@ -46,29 +47,8 @@ internal sealed class WorkerMatcher(IReadOnlyList<WorkersSection> sections)
             return known;
         }
 
-        uint? uid = uint.TryParse(user, NumberStyles.None, CultureInfo.InvariantCulture, out var number) ? number : Lookup(user);
+        uint? uid = uint.TryParse(user, NumberStyles.None, CultureInfo.InvariantCulture, out var number) ? number : LocalUser.Find(user)?.Uid;
         _users[user] = uid;
         return uid;
-    }
-
-    private static uint? Lookup(string user)
-    {
-        try
-        {
-            foreach (var line in File.ReadLines("/etc/passwd"))
-            {
-                var fields = line.Split(':');
-                if (fields.Length > 2 && fields[0] == user && uint.TryParse(fields[2], NumberStyles.None, CultureInfo.InvariantCulture, out var uid))
-                {
-                    return uid;
-                }
-            }
-        }
-        catch (Exception e) when (e is IOException or UnauthorizedAccessException)
-        {
-            // no passwd: the section matches nobody, which is the safe side
-        }
-
-        return null;
     }
 }

@@ -18,10 +18,6 @@ internal sealed class WorkerMonitor(ProcessReader processes, OwnerTable owners)
     /// <summary>Looks that the share of traffic is taken over: a minute.</summary>
     private const int LooksOfTraffic = 12;
 
-    /// <summary>Looks that the growth of memory is taken over, ten minutes, and the fewest, one minute.</summary>
-    private const int LooksOfMemory = 120;
-    private const int FewestLooksOfMemory = 12;
-
     private readonly Dictionary<ProcessIdentity, Worker> _workers = [];
     private readonly Dictionary<string, List<Worker?>> _numbers = new(StringComparer.Ordinal);
     private Dictionary<TrackedConnection, ulong> _bytes = [];
@@ -157,7 +153,7 @@ internal sealed class WorkerMonitor(ProcessReader processes, OwnerTable owners)
     private sealed class Worker(string group, int pid)
     {
         private readonly Queue<ulong> _traffic = new(LooksOfTraffic + 1);
-        private readonly Queue<(double Seconds, double Bytes)> _memory = new(LooksOfMemory + 1);
+        private readonly Slope _memory = new();
         private (TimeSpan At, TimeSpan Cpu)? _used;
         private ulong _moved;
 
@@ -187,11 +183,7 @@ internal sealed class WorkerMonitor(ProcessReader processes, OwnerTable owners)
 
             _used = (now, usage.Cpu);
             Resident = usage.ResidentBytes;
-            _memory.Enqueue((now.TotalSeconds, usage.ResidentBytes));
-            if (_memory.Count > LooksOfMemory)
-            {
-                _memory.Dequeue();
-            }
+            _memory.Add(now, usage.ResidentBytes);
         }
 
         public void BeginCount()
@@ -218,18 +210,6 @@ internal sealed class WorkerMonitor(ProcessReader processes, OwnerTable owners)
             }
         }
 
-        /// <summary>Slope of the line of least squares through what was seen, bytes per second.</summary>
-        public double? Growth()
-        {
-            if (_memory.Count < FewestLooksOfMemory)
-            {
-                return null;
-            }
-
-            var seconds = _memory.Average(point => point.Seconds);
-            var bytes = _memory.Average(point => point.Bytes);
-            var spread = _memory.Sum(point => (point.Seconds - seconds) * (point.Seconds - seconds));
-            return spread > 0 ? _memory.Sum(point => (point.Seconds - seconds) * (point.Bytes - bytes)) / spread : null;
-        }
+        public double? Growth() => _memory.PerSecond();
     }
 }

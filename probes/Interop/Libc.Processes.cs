@@ -33,6 +33,18 @@ internal static partial class Libc
     [LibraryImport("libc", EntryPoint = "setresuid", SetLastError = true)]
     internal static partial int SetResUid(uint real, uint effective, uint saved);
 
+    internal const int CLOCK_THREAD_CPUTIME_ID = 3;
+
+    [StructLayout(LayoutKind.Sequential)]
+    internal struct TimeSpec
+    {
+        internal long Seconds;
+        internal long Nanoseconds;
+    }
+
+    [LibraryImport("libc", EntryPoint = "clock_gettime", SetLastError = true)]
+    internal static unsafe partial int ClockGetTime(int clock, TimeSpec* time);
+
     internal const int PR_SET_DUMPABLE = 4;
 
     [LibraryImport("libc", EntryPoint = "prctl", SetLastError = true)]

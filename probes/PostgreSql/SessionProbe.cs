@@ -126,6 +126,23 @@ public sealed class SessionProbe(Func<NpgsqlConnectionStringBuilder> readDsn) : 
         },
         cancellation);
 
+    /// <summary>The first column of the first row of a query as text, in a transaction that can only read; null where there is none.</summary>
+    /// <exception cref="ServerProbeException">The server does not answer in time, or refuses the query.</exception>
+    public Task<string?> ReadTextAsync(string query, CancellationToken cancellation) => AskAsync(
+        async connection =>
+        {
+            await using var transaction = await connection.BeginTransactionAsync(cancellation).ConfigureAwait(false);
+            await using (var readOnly = Command(connection, "SET TRANSACTION READ ONLY"))
+            {
+                await readOnly.ExecuteNonQueryAsync(cancellation).ConfigureAwait(false);
+            }
+
+            await using var command = Command(connection, query);
+            var value = Convert.ToString(await command.ExecuteScalarAsync(cancellation).ConfigureAwait(false), CultureInfo.InvariantCulture);
+            return string.IsNullOrWhiteSpace(value) ? null : value.Trim();
+        },
+        cancellation);
+
     /// <summary>Whether the back-end is still there.</summary>
     /// <exception cref="ServerProbeException">The server does not answer in time.</exception>
     public Task<bool> IsThereAsync(ServerSession session, CancellationToken cancellation) => AskAsync(

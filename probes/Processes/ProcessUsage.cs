@@ -6,12 +6,13 @@ namespace Sidecar.Probes.Processes;
 /// <param name="Identity">Pid and start time.</param>
 /// <param name="Cpu">User and system time of all its threads since its start, to 10 ms.</param>
 /// <param name="ResidentBytes">Resident set; the kernel counts it per CPU, so it may lag by some pages.</param>
-public readonly record struct ProcessUsage(ProcessIdentity Identity, TimeSpan Cpu, long ResidentBytes)
+/// <param name="LastCpu">Number of the CPU that it last ran on; -1 where it is not told.</param>
+public readonly record struct ProcessUsage(ProcessIdentity Identity, TimeSpan Cpu, long ResidentBytes, int LastCpu = -1)
 {
     /// <summary>USER_HZ: what the kernel counts in towards user space, 100 on all architectures that .NET runs on.</summary>
     private const long TicksPerSecond = 100;
 
-    /// <summary>Parses a stat line: utime is field 14, stime 15, starttime 22, rss 24 (pages).</summary>
+    /// <summary>Parses a stat line: utime is field 14, stime 15, starttime 22, rss 24 (pages), processor 39.</summary>
     internal static bool TryParse(ReadOnlySpan<byte> line, long pageSize, out ProcessUsage usage)
     {
         usage = default;
@@ -25,6 +26,7 @@ public readonly record struct ProcessUsage(ProcessIdentity Identity, TimeSpan Cp
         long user = 0;
         long system = 0;
         ulong start = 0;
+        var read = false;
         var rest = line[(close + 2)..];
         for (var field = 3; ; field++)
         {
@@ -42,12 +44,16 @@ public readonly record struct ProcessUsage(ProcessIdentity Identity, TimeSpan Cp
                     }
 
                     usage = new ProcessUsage(new ProcessIdentity(pid, start), TimeSpan.FromSeconds((double)(user + system) / TicksPerSecond), pages * pageSize);
+                    read = true;
+                    break;
+                case 39:
+                    usage = Utf8Parser.TryParse(rest, out int processor, out _) ? usage with { LastCpu = processor } : usage;
                     return true;
             }
 
             if (end < 0)
             {
-                return false;
+                return read;
             }
 
             rest = rest[(end + 1)..];

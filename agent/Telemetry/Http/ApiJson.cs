@@ -54,6 +54,10 @@ internal static class ApiJson
         await FlushAsync(json, body, cancelled);
     }
 
+    /// <summary><c>{"time":…,"listeners":[…],"groups":[…]}</c></summary>
+    public static Task WriteStackAsync(PipeWriter body, AgentSnapshot snapshot, CancellationToken cancelled) =>
+        JsonSerializer.SerializeAsync(body, StackDocument.From(snapshot), ControlJson.Default.StackDocument, cancelled);
+
     /// <summary><c>{"incidents":[…]}</c>, oldest first.</summary>
     public static async Task WriteIncidentsAsync(PipeWriter body, IReadOnlyList<Incident> incidents, CancellationToken cancelled)
     {

@@ -67,6 +67,27 @@ internal static class Checks
         return (bad ? 503 : 200, $"{(bad ? "ServiceKO" : "ServiceOK")} {string.Join(", ", parts)}");
     }
 
+    /// <summary>
+    /// <c>ServiceOK app 3.2.1</c>, or <c>ServiceKO app 3.2.1, expected 3.3.0</c> with status 503: of each [check:…] section
+    /// whether both sides say the same. One that is not known is KO.
+    /// </summary>
+    public static (int Status, string Line) Version(AgentSnapshot? snapshot, LoopHealth health, string? only)
+    {
+        if (Standstill(snapshot, health) is { } reason)
+            return (503, $"ServiceKO {reason}");
+        var checks = snapshot!.Checks.Where(c => only is null || string.Equals(c.Name, only, StringComparison.Ordinal)).ToList();
+        if (checks.Count == 0)
+            return (404, only is null ? "ServiceKO no check is declared" : $"ServiceKO no check is named {Plain(only)}");
+        var bad = checks.Exists(c => c.IsMatch != true);
+        var texts = checks.Select(c => $"{c.Name} " + c.IsMatch switch
+        {
+            true => Plain(c.Actual!),
+            false => $"{Plain(c.Actual!)}, expected {Plain(c.Expected!)}",
+            null => $"not known: {Printable.Escape(c.Problem ?? "")}",
+        });
+        return (bad ? 503 : 200, $"{(bad ? "ServiceKO" : "ServiceOK")} {string.Join(", ", texts)}");
+    }
+
     /// <summary>Text of a request, made harmless for a plain answer.</summary>
     private static string Plain(string text) => Printable.Escape(text.Length > 64 ? text[..64] : text);
 

@@ -75,8 +75,10 @@ internal sealed class HttpEndpoint : IAsyncDisposable
             ["/api/v1/connections"] = Connections,
             ["/api/v1/incidents"] = Incidents,
             ["/api/v1/paths"] = UpstreamPaths,
+            ["/api/v1/stack"] = context => Large(context, body => ApiJson.WriteStackAsync(body.BodyWriter, sources.Snapshot()!, context.RequestAborted)),
             ["/check/db"] = context => Check(context, Checks.Database),
             ["/check/pool"] = context => Check(context, Checks.Pool),
+            ["/check/version"] = context => Check(context, Checks.Version, "check"),
             ["/check/host"] = context => Plain(context, 200, Dns.GetHostName()),
         }.ToFrozenDictionary(StringComparer.Ordinal);
     }
@@ -263,10 +265,10 @@ internal sealed class HttpEndpoint : IAsyncDisposable
         return Large(context, body => ApiJson.WriteIncidentsAsync(body.BodyWriter, sources.Incidents(last), context.RequestAborted), needsSnapshot: false);
     }
 
-    private Task Check(HttpContext context, Func<AgentSnapshot?, LoopHealth, string?, (int Status, string Line)> check)
+    private Task Check(HttpContext context, Func<AgentSnapshot?, LoopHealth, string?, (int Status, string Line)> check, string parameter = "upstream")
     {
-        string? upstream = context.Request.Query["upstream"];
-        var (status, line) = check(sources.Snapshot(), sources.Health(), upstream);
+        string? only = context.Request.Query[parameter];
+        var (status, line) = check(sources.Snapshot(), sources.Health(), only);
         return Plain(context, status, line);
     }
 

@@ -1,6 +1,7 @@
 using System.Globalization;
 using System.Text;
 using System.Text.Encodings.Web;
+using Sidecar.Agent.Control;
 using Sidecar.Agent.Judgement;
 using Sidecar.Agent.Tracking;
 
@@ -42,6 +43,7 @@ internal static class StatusPage
         }
 
         Upstreams(html, snapshot);
+        Stack(html, snapshot);
         Connections(html, snapshot);
         Incidents(html, incidents);
         html.Append("<p><a href=\"/metrics\">metrics</a> <a href=\"/api/v1/connections\">connections</a> <a href=\"/api/v1/paths\">paths</a> ")
@@ -73,6 +75,30 @@ internal static class StatusPage
             foreach (var count in counts)
                 html.Append("<td class=\"n\">").Append(count.ToString(CultureInfo.InvariantCulture)).Append("</td>");
             html.Append("</tr>\n");
+        }
+
+        html.Append("</table>\n");
+    }
+
+    private static void Stack(StringBuilder html, AgentSnapshot snapshot)
+    {
+        if (snapshot.Groups.Count == 0)
+            return;
+        html.Append("<h2>Worker groups</h2>\n<table><tr><th>name</th><th>processes</th><th>accept queues</th></tr>\n");
+        foreach (var group in snapshot.Groups)
+        {
+            html.Append("<tr><td>");
+            Text(html, group.Workers);
+            html.Append("</td><td>");
+            Text(html, StackText.Describe(GroupView.From(group)));
+            html.Append("</td><td>");
+            foreach (var listener in snapshot.Listeners.Where(l => string.Equals(l.Workers, group.Workers, StringComparison.Ordinal)).Take(MostRows))
+            {
+                Text(html, StackText.Describe(ListenerView.From(listener)));
+                html.Append("<br>");
+            }
+
+            html.Append("</td></tr>\n");
         }
 
         html.Append("</table>\n");

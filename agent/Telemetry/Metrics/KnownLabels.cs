@@ -27,6 +27,18 @@ internal static class KnownLabels
     /// </summary>
     public static readonly IReadOnlyList<string> WorkerNumbers = [.. Enumerable.Range(0, 64).Select(i => i.ToString(CultureInfo.InvariantCulture))];
 
+    /// <summary>Numbers of listening addresses in a group; those beyond are in the status, not in the metrics.</summary>
+    public static readonly IReadOnlyList<string> ListenerNumbers = [.. Enumerable.Range(0, 32).Select(i => i.ToString(CultureInfo.InvariantCulture))];
+
+    /// <summary>Where a connection was when its client went away.</summary>
+    public static readonly IReadOnlyList<string> Stages = ["waiting", "served"];
+
+    /// <summary>How a server of HAProxy is: in use, down, or neither (maintenance, draining).</summary>
+    public static readonly IReadOnlyList<string> ServerStates = ["up", "down", "other"];
+
+    /// <summary>Backends of one HAProxy that are shown one by one; those beyond are in the status.</summary>
+    public const int MostBackends = 64;
+
     /// <summary>Verdicts that make an incident.</summary>
     public static readonly IReadOnlyList<string> Causes = ["expired", "stuck", "outage", "blocked-by-peer"];
 }

@@ -27,6 +27,30 @@ internal sealed class ScanGauges
     public Measurement<long>[] WorkerResident { get; private init; } = [];
     public Measurement<double>[] WorkerGrowth { get; private init; } = [];
 
+    public Measurement<long>[] QueueWaiting { get; private init; } = [];
+    public Measurement<long>[] QueuePeak { get; private init; } = [];
+    public Measurement<long>[] QueueLimit { get; private init; } = [];
+    public Measurement<long>[] ListenerConnections { get; private init; } = [];
+    public Measurement<long>[] GroupProcesses { get; private init; } = [];
+    public Measurement<double>[] GroupCpu { get; private init; } = [];
+    public Measurement<double>[] GroupImbalance { get; private init; } = [];
+    public Measurement<long>[] GroupBusyCores { get; private init; } = [];
+    public Measurement<long>[] Children { get; private init; } = [];
+    public Measurement<long>[] Zombies { get; private init; } = [];
+    public Measurement<long>[] ParentResident { get; private init; } = [];
+    public Measurement<double>[] ParentGrowth { get; private init; } = [];
+    public Measurement<long>[] GonePeers { get; private init; } = [];
+    public Measurement<double>[] GonePeerMax { get; private init; } = [];
+
+    public Measurement<long>[] HaproxyUp { get; private init; } = [];
+    public Measurement<long>[] HaproxySessions { get; private init; } = [];
+    public Measurement<long>[] HaproxySessionLimit { get; private init; } = [];
+    public Measurement<long>[] HaproxyServers { get; private init; } = [];
+    public Measurement<long>[] HaproxyQueue { get; private init; } = [];
+    public Measurement<long>[] HaproxyBackendSessions { get; private init; } = [];
+    public Measurement<long>[] HaproxyBackendLimit { get; private init; } = [];
+    public Measurement<long>[] ChecksOk { get; private init; } = [];
+
     /// <summary>Sums a look up.</summary>
     /// <param name="snapshot">The look.</param>
     /// <param name="workerGroups">Names of the [workers:…] sections; one without processes counts 0.</param>
@@ -112,8 +136,51 @@ internal sealed class ScanGauges
             WorkerCpu = [.. cpu],
             WorkerResident = [.. resident],
             WorkerGrowth = [.. growth],
+            QueueWaiting = Queues(snapshot, listener => listener.Waiting),
+            QueuePeak = Queues(snapshot, listener => listener.Peak),
+            QueueLimit = Queues(snapshot, listener => listener.Limit),
+            ListenerConnections = Queues(snapshot, listener => listener.Connections),
+            GroupProcesses = Groups<long>(snapshot, group => group.Processes),
+            GroupCpu = Groups(snapshot, group => group.CpuCores),
+            GroupImbalance = Groups(snapshot, group => group.CpuImbalance),
+            GroupBusyCores = Groups<long>(snapshot, group => group.BusyCores),
+            Children = Groups<long>(snapshot, group => group.Children),
+            Zombies = Groups<long>(snapshot, group => group.Zombies),
+            ParentResident = Groups(snapshot, group => group.ParentResidentBytes),
+            ParentGrowth = Groups(snapshot, group => group.ParentResidentGrowth),
+            GonePeers = [.. snapshot.Groups.SelectMany(group => KnownLabels.Stages.Zip(
+                [group.GonePeersWaiting, group.GonePeersServed],
+                (stage, count) => new Measurement<long>(count, Tag("workers", group.Workers), Tag("stage", stage))))],
+            HaproxyUp = [.. snapshot.Haproxies.Select(haproxy => new Measurement<long>(haproxy.Version is null ? 0 : 1, Tag("haproxy", haproxy.Name)))],
+            HaproxySessions = [.. snapshot.Haproxies.Where(haproxy => haproxy.Version is not null).Select(haproxy => new Measurement<long>(haproxy.Sessions, Tag("haproxy", haproxy.Name)))],
+            HaproxySessionLimit = [.. snapshot.Haproxies.Where(haproxy => haproxy.Version is not null).Select(haproxy => new Measurement<long>(haproxy.SessionLimit, Tag("haproxy", haproxy.Name)))],
+            HaproxyServers = [.. Backends(snapshot).SelectMany(pair => KnownLabels.ServerStates.Zip(
+                [pair.Backend.ServersUp, pair.Backend.ServersDown, pair.Backend.ServersOther],
+                (state, count) => new Measurement<long>(count, Tag("haproxy", pair.Haproxy), Tag("proxy", pair.Backend.Name), Tag("state", state))))],
+            HaproxyQueue = Backends(snapshot, backend => backend.Queue),
+            HaproxyBackendSessions = Backends(snapshot, backend => backend.Sessions),
+            HaproxyBackendLimit = Backends(snapshot, backend => backend.SessionLimit),
+            ChecksOk = [.. snapshot.Checks.Where(check => check.IsMatch is not null).Select(check => new Measurement<long>(check.IsMatch == true ? 1 : 0, Tag("check", check.Name)))],
+            GonePeerMax = Groups<double>(snapshot, group => group.GonePeerMax.TotalSeconds),
         };
     }
+
+    /// <summary>What is shown of each HAProxy that answers.</summary>
+    public static IEnumerable<(string Haproxy, BackendStatus Backend)> Backends(AgentSnapshot snapshot) => snapshot.Haproxies
+        .Where(haproxy => haproxy.Version is not null)
+        .SelectMany(haproxy => haproxy.Backends.Take(KnownLabels.MostBackends).Select(backend => (haproxy.Name, backend)));
+
+    private static Measurement<long>[] Backends(AgentSnapshot snapshot, Func<BackendStatus, long?> value) =>
+        [.. Backends(snapshot).Where(pair => value(pair.Backend) is not null)
+            .Select(pair => new Measurement<long>(value(pair.Backend)!.Value, Tag("haproxy", pair.Haproxy), Tag("proxy", pair.Backend.Name)))];
+
+    private static Measurement<long>[] Queues(AgentSnapshot snapshot, Func<ListenerStatus, long> value) =>
+        [.. snapshot.Listeners.Where(listener => listener.Index < KnownLabels.ListenerNumbers.Count).Select(listener => new Measurement<long>(
+            value(listener), Tag("workers", listener.Workers), Tag("listener", KnownLabels.ListenerNumbers[listener.Index])))];
+
+    private static Measurement<T>[] Groups<T>(AgentSnapshot snapshot, Func<GroupStatus, T?> value)
+        where T : struct =>
+        [.. snapshot.Groups.Where(group => value(group) is not null).Select(group => new Measurement<T>(value(group)!.Value, Tag("workers", group.Workers)))];
 
     private static KeyValuePair<string, object?> Tag(string name, string value) => new(name, value);
 

@@ -24,6 +24,10 @@ internal sealed class SidecarMetrics : IDisposable
     private readonly Counter<long> terminated;
     private readonly Counter<long> withheld;
     private readonly Counter<long> incidents;
+    private readonly Counter<long> listenDrops;
+    private readonly Counter<long> listenOverflows;
+    private readonly Counter<long> serverDowns;
+    private readonly Counter<long> ownErrors;
     private readonly Counter<double> blackout;
     private readonly Histogram<double> stuckDuration;
     private readonly Histogram<double> scanDuration;
@@ -31,6 +35,9 @@ internal sealed class SidecarMetrics : IDisposable
     private volatile Measurement<long>[] scanSockets = [];
     private volatile Measurement<double>[] lastScan = [];
     private volatile string[] workerGroups = [];
+    private readonly Dictionary<string, long> seenDrops = new(StringComparer.Ordinal);
+    private readonly Dictionary<(string Haproxy, string Backend), (long Downs, long Errors)> seenBackends = [];
+    private long seenOverflows;
     private DateTimeOffset? lastPublished;
 
     /// <summary>Makes the meter and its instruments.</summary>
@@ -47,6 +54,11 @@ internal sealed class SidecarMetrics : IDisposable
         terminated = meter.CreateCounter<long>(Prefix + "terminated_workers", "{signal}", "Signals sent to workers that hung first.");
         withheld = meter.CreateCounter<long>(Prefix + "withheld_remedies", "{remedy}", "Remedies not carried out, by the guardrail that withheld them.");
         incidents = meter.CreateCounter<long>(Prefix + "incidents", "{incident}", "Incidents recorded, by the verdict that led to them.");
+
+        listenDrops = meter.CreateCounter<long>(Prefix + "listen_drops", "{connection}", "Connections dropped because an accept queue of the group was full.");
+        listenOverflows = meter.CreateCounter<long>(Prefix + "listen_overflows", "{connection}", "Times that a connection found a full accept queue, in all network namespaces of the groups.");
+        serverDowns = meter.CreateCounter<long>(Prefix + "haproxy_server_downs", "{event}", "Times that a server of the backend went down.");
+        ownErrors = meter.CreateCounter<long>(Prefix + "haproxy_own_errors", "{request}", "Requests that HAProxy answered with 5xx itself; without HTTP, connections that no server took.");
 
         blackout = meter.CreateCounter<double>(Prefix + "blackout_seconds", "s", "Time that connections waited in vain (suspect, stuck or outage), summed over connections.");
 
@@ -80,6 +92,28 @@ internal sealed class SidecarMetrics : IDisposable
         meter.CreateObservableGauge(Prefix + "worker_cpu_share", () => gauges.WorkerCpu, null, "CPU time of the worker per time, over the last seconds; 1 is one core.");
         meter.CreateObservableGauge(Prefix + "worker_resident_bytes", () => gauges.WorkerResident, "By", "Resident memory of the worker.");
         meter.CreateObservableGauge(Prefix + "worker_resident_growth_bytes_per_second", () => gauges.WorkerGrowth, "By/s", "Slope of the worker's resident memory over the last ten minutes; absent in its first.");
+        meter.CreateObservableGauge(Prefix + "listen_queue_connections", () => gauges.QueueWaiting, "{connection}", "Connections that wait to be accepted on a listening address of the group.");
+        meter.CreateObservableGauge(Prefix + "listen_queue_peak_connections", () => gauges.QueuePeak, "{connection}", "Most connections that waited there at a look of the last minute.");
+        meter.CreateObservableGauge(Prefix + "listen_queue_limit", () => gauges.QueueLimit, "{connection}", "Most connections that may wait there: the application's backlog, cut by net.core.somaxconn.");
+        meter.CreateObservableGauge(Prefix + "listener_connections", () => gauges.ListenerConnections, "{connection}", "Open connections that came through the listening address.");
+        meter.CreateObservableGauge(Prefix + "group_processes", () => gauges.GroupProcesses, "{process}", "Live processes of the group.");
+        meter.CreateObservableGauge(Prefix + "group_cpu_cores", () => gauges.GroupCpu, null, "CPU time of the group's processes per time, over the last seconds; 1 is one core.");
+        meter.CreateObservableGauge(Prefix + "group_cpu_imbalance", () => gauges.GroupImbalance, null, "How unevenly the group's processes share their CPU time: 0 evenly, 1 one for all; absent where there is nothing to share.");
+        meter.CreateObservableGauge(Prefix + "group_busy_cores", () => gauges.GroupBusyCores, null, "Cores on which the processes that computed ran last.");
+        meter.CreateObservableGauge(Prefix + "child_processes", () => gauges.Children, "{process}", "Live children of the group's processes.");
+        meter.CreateObservableGauge(Prefix + "zombie_children", () => gauges.Zombies, "{process}", "Children of the group's processes that have ended and were not waited for.");
+        meter.CreateObservableGauge(Prefix + "parent_resident_bytes", () => gauges.ParentResident, "By", "Resident memory of the group's largest process that has children.");
+        meter.CreateObservableGauge(Prefix + "parent_resident_growth_bytes_per_second", () => gauges.ParentGrowth, "By/s", "Slope of that memory over the last ten minutes; absent in the first.");
+        meter.CreateObservableGauge(Prefix + "gone_peers", () => gauges.GonePeers, "{connection}", "Connections whose client went away while they waited to be accepted, or were served.");
+        meter.CreateObservableGauge(Prefix + "gone_peer_max_seconds", () => gauges.GonePeerMax, "s", "Longest time for which a connection that is served has had no client.");
+        meter.CreateObservableGauge(Prefix + "haproxy_up", () => gauges.HaproxyUp, null, "1 if the last look at the stats socket succeeded, 0 if it failed.");
+        meter.CreateObservableGauge(Prefix + "haproxy_sessions", () => gauges.HaproxySessions, "{connection}", "Connections of the whole process.");
+        meter.CreateObservableGauge(Prefix + "haproxy_sessions_limit", () => gauges.HaproxySessionLimit, "{connection}", "Most connections of the whole process (maxconn).");
+        meter.CreateObservableGauge(Prefix + "haproxy_servers", () => gauges.HaproxyServers, "{server}", "Servers of the backend by state.");
+        meter.CreateObservableGauge(Prefix + "haproxy_queued_requests", () => gauges.HaproxyQueue, "{request}", "Requests that wait for a slot of the backend or of one of its servers.");
+        meter.CreateObservableGauge(Prefix + "haproxy_backend_sessions", () => gauges.HaproxyBackendSessions, "{request}", "Requests at the servers of the backend.");
+        meter.CreateObservableGauge(Prefix + "haproxy_backend_sessions_limit", () => gauges.HaproxyBackendLimit, "{request}", "Sum of maxconn of the backend's servers in use; absent where one has none.");
+        meter.CreateObservableGauge(Prefix + "check_ok", () => gauges.ChecksOk, null, "1 if both sides of the check say the same, 0 if not; absent where one is not known.");
     }
 
     /// <summary>The meter, for exporters that are attached to it by reference.</summary>
@@ -112,9 +146,15 @@ internal sealed class SidecarMetrics : IDisposable
             Aggregator.Ensure(stuckDuration, Tag("upstream", upstream.Name));
         }
 
+        // The counts in a snapshot begin anew with each configuration.
+        seenDrops.Clear();
+        seenBackends.Clear();
+        seenOverflows = 0;
+        listenOverflows.Add(0);
         workerGroups = [.. configuration.Workers.Select(workers => workers.Name)];
         foreach (var workers in configuration.Workers)
         {
+            listenDrops.Add(0, Tag("workers", workers.Name));
             foreach (var signal in KnownLabels.Signals)
                 terminated.Add(0, Tag("workers", workers.Name), Tag("signal", signal));
         }
@@ -170,6 +210,23 @@ internal sealed class SidecarMetrics : IDisposable
         }
 
         lastPublished = snapshot.Time;
+        foreach (var group in snapshot.Groups)
+        {
+            listenDrops.Add(Math.Max(0, group.Drops - seenDrops.GetValueOrDefault(group.Workers)), Tag("workers", group.Workers));
+            seenDrops[group.Workers] = group.Drops;
+        }
+
+        listenOverflows.Add(Math.Max(0, snapshot.ListenOverflows - seenOverflows));
+        seenOverflows = snapshot.ListenOverflows;
+        foreach (var (haproxy, backend) in ScanGauges.Backends(snapshot))
+        {
+            // A backend comes into being with its first look, at zero: its name is not known before.
+            var (downs, errors) = seenBackends.GetValueOrDefault((haproxy, backend.Name));
+            serverDowns.Add(Math.Max(0, backend.Downs - downs), Tag("haproxy", haproxy), Tag("proxy", backend.Name));
+            ownErrors.Add(Math.Max(0, backend.OwnErrors - errors), Tag("haproxy", haproxy), Tag("proxy", backend.Name));
+            seenBackends[(haproxy, backend.Name)] = (backend.Downs, backend.OwnErrors);
+        }
+
         gauges = ScanGauges.From(snapshot, workerGroups, tallied);
     }
 

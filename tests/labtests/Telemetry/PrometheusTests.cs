@@ -122,7 +122,5 @@ public sealed class PrometheusTests(ITestOutputHelper output)
         return Path.Combine(Repository.Root, "docs", url[installed.Length..]);
     }
 
-    private static Dictionary<string, double> Samples(string scrape, string name) => scrape.Split('\n')
-        .Where(l => l.StartsWith(name + "{", StringComparison.Ordinal))
-        .ToDictionary(l => l[(name.Length + 1)..l.IndexOf('}')], l => double.Parse(l[(l.IndexOf('}') + 2)..], System.Globalization.CultureInfo.InvariantCulture), StringComparer.Ordinal);
+    private static Dictionary<string, double> Samples(string scrape, string name) => Scrape.Samples(scrape, name);
 }

@@ -127,7 +127,7 @@ public sealed partial class ConfigurationLoaderTests
     [InlineData("[upstreams:db]\nendpoint = 1.2.3.4:5", 1, "did you mean [upstream:db]?")]
     [InlineData("[worker:web]", 1, "did you mean [workers:web]?")]
     [InlineData("[upstream]", 1, "did you mean [upstream:NAME]?")]
-    [InlineData("[]", 1, "expected [agent], [upstream:NAME] or [workers:NAME]")]
+    [InlineData("[]", 1, "expected [agent], [upstream:NAME], [workers:NAME], [haproxy:NAME] or [check:NAME]")]
     [InlineData("[upstream:]\nendpoint = 1.2.3.4:5", 1, "expected a name of 1 to 64 characters")]
     [InlineData("[upstream:a b]\nendpoint = 1.2.3.4:5", 1, "got \"a b\"")]
     [InlineData("[agent]\nmodus = observe", 2, "did you mean mode?")]
@@ -386,7 +386,7 @@ public sealed partial class ConfigurationLoaderTests
     {
         string[] names = ["agent", "upstream:a", "upstream:b", "workers:w", "upstream:", "workers", "nonsense"];
         string[] values = ["on", "yes", "1s", "3/h", "10.0.0.1:5432", "[fd00::/64]:1", "db:1", "none", "/x", "w", "x.service", "observe", "", "[", "/", ":", ",", "0.0.0.0/0:1", "9999999999d", "9/9999999999999h", "tcp"];
-        var keys = ConfigurationKeys.Agent.Concat(ConfigurationKeys.Upstream).Concat(ConfigurationKeys.Workers).ToArray();
+        var keys = ConfigurationKeys.All.ToArray();
         var header = Gen.Elements(names).Select(n => $"[{n}]");
         var entry = Gen.Elements(keys).Zip(Gen.Elements(values)).Select(e => $"{e.Item1} = {e.Item2}");
         var odd = ArbMap.Default.ArbFor<string>().Generator.Select(s => s ?? "");

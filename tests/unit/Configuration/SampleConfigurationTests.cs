@@ -15,10 +15,12 @@ public sealed partial class SampleConfigurationTests
     {
         var document = IniDocument.Parse("sample", Encoding.UTF8.GetBytes(Uncommented()));
         document.Errors.ShouldBeEmpty();
-        document.Sections.Select(s => s.Name.Split(':')[0]).ShouldBe(["agent", "upstream", "workers"]);
+        document.Sections.Select(s => s.Name.Split(':')[0]).ShouldBe(["agent", "upstream", "workers", "haproxy", "check", "check"]);
         KeysOf(document.Sections[0]).ShouldBe(ConfigurationKeys.Agent, ignoreOrder: true);
         KeysOf(document.Sections[1]).ShouldBe(ConfigurationKeys.Upstream, ignoreOrder: true);
         KeysOf(document.Sections[2]).ShouldBe(ConfigurationKeys.Workers, ignoreOrder: true);
+        KeysOf(document.Sections[3]).ShouldBe(ConfigurationKeys.Haproxy, ignoreOrder: true);
+        KeysOf(document.Sections[4]).Union(KeysOf(document.Sections[5])).ShouldBe(ConfigurationKeys.Check, ignoreOrder: true);
     }
 
     [Fact]
@@ -37,6 +39,8 @@ public sealed partial class SampleConfigurationTests
             endpoint = 10.0.2.2:5432
             [workers:web]
             unit = uwsgi.service
+            [haproxy:edge]
+            socket = /run/haproxy/conn-sidecar.sock
             """u8.ToArray()))));
         foreach (var (sample, real) in shown.Sections.Zip(defaults.Sections))
         {
@@ -53,7 +57,11 @@ public sealed partial class SampleConfigurationTests
     [Fact]
     public void The_sample_with_everything_switched_on_loads() =>
         ConfigurationLoader.Parse("sample", Encoding.UTF8.GetBytes(Uncommented().Replace("protocol = tcp", "protocol = postgresql", StringComparison.Ordinal)))
-            .Workers.ShouldHaveSingleItem().Unit.ShouldBe("uwsgi.service");
+            .ShouldSatisfyAllConditions(
+                c => c.Workers.ShouldHaveSingleItem().Unit.ShouldBe("uwsgi.service"),
+                c => c.Haproxies.ShouldHaveSingleItem().Socket.ShouldBe("/run/haproxy/conn-sidecar.sock"),
+                c => c.Checks[0].ShouldSatisfyAllConditions(check => check.Interval.ShouldBe(new CheckSection { Name = "", Expected = new(null, null), Actual = new(null, null) }.Interval), check => check.Timeout.ShouldBe(TimeSpan.FromSeconds(5))),
+                c => c.Checks.Count.ShouldBe(2));
 
     /// <summary>Settings are commented out without a blank behind the #, prose with one.</summary>
     private static string Uncommented() => SettingPattern().Replace(Sample, "");

@@ -22,7 +22,7 @@ public sealed partial class DocumentationTests
     public void Every_configuration_key_is_documented()
     {
         var places = Read("README.md") + Read("packaging/deb/conn-sidecar.conf");
-        foreach (var key in ConfigurationKeys.Agent.Concat(ConfigurationKeys.Upstream).Concat(ConfigurationKeys.Workers))
+        foreach (var key in ConfigurationKeys.All)
         {
             Regex.IsMatch(places, $"^#?{Regex.Escape(key)} =", RegexOptions.Multiline | RegexOptions.CultureInvariant, TimeSpan.FromSeconds(1))
                 .ShouldBeTrue($"README or the sample file shows no line \"{key} = …\"");

@@ -71,4 +71,22 @@ public sealed class ChecksTests
     [Fact]
     public void An_upstream_without_connections_uses_nothing() =>
         Checks.Pool(Samples.Snapshot([]), Well, null).ShouldBe((200, "ServiceOK orders-db 0% (0 of 0 open connections in use)"));
+
+    [Fact]
+    public void Versions_that_are_the_same_are_OK() =>
+        Checks.Version(Samples.Snapshot() with { Checks = [Samples.Check()] }, Well, null).ShouldBe((200, "ServiceOK app 3.2.1"));
+
+    [Fact]
+    public void A_version_that_differs_is_KO_with_both() =>
+        Checks.Version(Samples.Snapshot() with { Checks = [Samples.Check(expected: "3.3.0"), Samples.Check("schema")] }, Well, null)
+            .ShouldBe((503, "ServiceKO app 3.2.1, expected 3.3.0, schema 3.2.1"));
+
+    [Fact]
+    public void A_version_that_is_not_known_is_KO_with_the_reason() =>
+        Checks.Version(Samples.Snapshot() with { Checks = [Samples.Check(actual: null, problem: "actual: exit status 1")] }, Well, "app")
+            .ShouldBe((503, "ServiceKO app not known: actual: exit status 1"));
+
+    [Fact]
+    public void Without_a_check_of_that_name_there_is_nothing_to_say() =>
+        Checks.Version(Samples.Snapshot() with { Checks = [Samples.Check()] }, Well, "x\ny").ShouldBe((404, "ServiceKO no check is named x\\x0ay"));
 }

@@ -71,6 +71,10 @@ public sealed partial class DocumentationTests
     [InlineData("/check/db?upstream=none", false, 404)]
     [InlineData("/check/pool", true, 503)]
     [InlineData("/check/pool?upstream=none", false, 404)]
+    [InlineData("/check/version", true, 503)]
+    [InlineData("/check/version", false, 404)]
+    [InlineData("/api/v1/stack", false, 200)]
+    [InlineData("/api/v1/stack", true, 503)]
     [InlineData("/check/host", true, 200)]
     public async Task A_status_that_is_given_stands_beside_its_path(string request, bool before, int status)
     {

@@ -220,7 +220,7 @@ public sealed class MetricsTests
             .SelectMany(line => line[(line.IndexOf('{') + 1)..line.IndexOf('}')].Split(','))
             .Select(pair => pair[..pair.IndexOf('=')])
             .Distinct(StringComparer.Ordinal);
-        names.ShouldBe(["upstream", "verdict", "version", "cause", "outcome", "bound", "reason", "le", "workers", "worker", "signal", "remedy", "guardrail"], ignoreOrder: true);
+        names.ShouldBe(["upstream", "verdict", "version", "cause", "outcome", "bound", "reason", "le", "workers", "worker", "listener", "stage", "haproxy", "proxy", "state", "check", "signal", "remedy", "guardrail"], ignoreOrder: true);
     }
 
     [Fact]
@@ -250,6 +250,43 @@ public sealed class MetricsTests
         lines.ShouldNotContain(l => l.Contains("worker=\"64\"", StringComparison.Ordinal));
     }
 
+    [Fact]
+    public void Of_a_hundred_listeners_thirty_two_are_shown()
+    {
+        using var metrics = new SidecarMetrics("0.1.0", Samples.Guardrails);
+        metrics.Publish(Samples.Snapshot() with { Listeners = [.. Enumerable.Range(0, 100).Select(i => Samples.Listener(i))] });
+        var lines = Scrape(metrics).Split('\n');
+        lines.Count(l => l.StartsWith("conn_sidecar_listen_queue_connections{", StringComparison.Ordinal)).ShouldBe(32);
+        lines.ShouldContain("conn_sidecar_listen_queue_limit{workers=\"web\",listener=\"31\"} 5");
+    }
+
+    [Fact]
+    public void Drops_are_counted_once_however_often_the_same_look_is_published_and_again_after_a_reload()
+    {
+        using var metrics = new SidecarMetrics("0.1.0", Samples.Guardrails);
+        metrics.Declare(Samples.Configuration("orders-db"));
+        Dropped().ShouldBe("0");
+        metrics.Publish(Samples.Snapshot() with { Groups = [Samples.Group()] });
+        metrics.Publish(Samples.Snapshot() with { Groups = [Samples.Group()] });
+        Dropped().ShouldBe("7");
+        metrics.Declare(Samples.Configuration("orders-db"));
+        metrics.Publish(Samples.Snapshot() with { Groups = [Samples.Group() with { Drops = 2 }] });
+        Dropped().ShouldBe("9");
+
+        string Dropped() => Scrape(metrics).Split('\n').Single(line => line.StartsWith("conn_sidecar_listen_drops_total{", StringComparison.Ordinal)).Split(' ')[1];
+    }
+
+    [Fact]
+    public void Of_an_HAProxy_that_does_not_answer_only_that_is_told()
+    {
+        using var metrics = Filled();
+        metrics.Publish(Samples.Snapshot() with { Haproxies = [Samples.Haproxy("no answer")] });
+        var scrape = Scrape(metrics);
+        scrape.ShouldContain("conn_sidecar_haproxy_up{haproxy=\"edge\"} 0\n");
+        scrape.ShouldNotContain("conn_sidecar_haproxy_servers{");
+        scrape.ShouldContain("conn_sidecar_haproxy_own_errors_total{haproxy=\"edge\",proxy=\"www\"} 12\n");
+    }
+
     internal static SidecarMetrics Filled()
     {
         var metrics = new SidecarMetrics("0.1.0", Samples.Guardrails);
@@ -271,7 +308,14 @@ public sealed class MetricsTests
                 Samples.Connection(Verdict.BlockedByPeer, keepalive: null),
             ],
             limitations: ["no CAP_KILL: nothing is terminated"],
-            workers: [Samples.Worker(0, share: 1, cpu: 0.98, growth: 1024.5), Samples.Worker(1, share: 0)]));
+            workers: [Samples.Worker(0, share: 1, cpu: 0.98, growth: 1024.5), Samples.Worker(1, share: 0)]) with
+        {
+            Listeners = [Samples.Listener(0), Samples.Listener(1, waiting: 0, address: "/run/app.sock")],
+            Groups = [Samples.Group()],
+            ListenOverflows = 9,
+            Haproxies = [Samples.Haproxy()],
+            Checks = [Samples.Check(), Samples.Check("schema", actual: "7"), Samples.Check("later", actual: null, problem: "not made yet")],
+        });
         return metrics;
     }
 

@@ -73,6 +73,55 @@ internal static class Samples
         ResidentGrowth = growth,
     };
 
+    public static ListenerStatus Listener(int index, long waiting = 3, string address = "127.0.0.1:8000") => new()
+    {
+        Workers = "web",
+        Index = index,
+        Address = address,
+        Namespace = "own",
+        Pid = 4711,
+        Waiting = waiting,
+        Peak = 5,
+        Limit = 5,
+        IsCut = false,
+        Drops = 7,
+        Connections = 12,
+    };
+
+    public static GroupStatus Group(string name = "web", double? imbalance = 0.75) => new()
+    {
+        Workers = name,
+        Processes = 5,
+        Children = 4,
+        Zombies = 2,
+        CpuCores = 1.5,
+        CpuImbalance = imbalance,
+        BusyCores = 2,
+        ParentResidentBytes = 80_000_000,
+        ParentResidentGrowth = 512.5,
+        GonePeersWaiting = 1,
+        GonePeersServed = 3,
+        GonePeerMax = TimeSpan.FromSeconds(42.5),
+        Drops = 7,
+    };
+
+    public static HaproxyStatus Haproxy(string? problem = null) => new()
+    {
+        Name = "edge",
+        Version = problem is null ? "2.6.12" : null,
+        Problem = problem,
+        Sessions = 40,
+        SessionLimit = 2000,
+        Backends =
+        [
+            new BackendStatus { Name = "www", ServersUp = 1, ServersDown = 1, ServersOther = 1, Down = ["web2"], Queue = 17, Sessions = 20, SessionLimit = 20, Downs = 2, OwnErrors = 12 },
+            new BackendStatus { Name = "static", ServersUp = 1, ServersDown = 0, ServersOther = 0, Down = [], Queue = 0, Sessions = 3, SessionLimit = null, Downs = 0, OwnErrors = 0 },
+        ],
+    };
+
+    public static CheckStatus Check(string name = "app", string? expected = "3.2.1", string? actual = "3.2.1", string? problem = null) =>
+        new() { Name = name, Expected = expected, Actual = actual, Problem = problem };
+
     public static AgentSnapshot Snapshot(IReadOnlyList<ConnectionStatus>? connections = null, IReadOnlyList<UpstreamStatus>? upstreams = null, IReadOnlyList<string>? limitations = null, IReadOnlyList<WorkerStatus>? workers = null) => new()
     {
         Time = Noon,

@@ -1,0 +1,34 @@
+using System.Globalization;
+
+namespace Sidecar.Probes.Processes;
+
+/// <summary>A user of /etc/passwd: local users only, so that no directory server is ever asked.</summary>
+/// <param name="Name">Login name.</param>
+/// <param name="Uid">User id.</param>
+/// <param name="Gid">Its primary group.</param>
+public sealed record LocalUser(string Name, uint Uid, uint Gid)
+{
+    /// <summary>By login name or, of digits alone, by user id; null where there is none, or the file cannot be read.</summary>
+    public static LocalUser? Find(string user)
+    {
+        try
+        {
+            foreach (var line in File.ReadLines("/etc/passwd"))
+            {
+                var fields = line.Split(':');
+                if (fields.Length > 3 && (fields[0] == user || fields[2] == user)
+                    && uint.TryParse(fields[2], NumberStyles.None, CultureInfo.InvariantCulture, out var uid)
+                    && uint.TryParse(fields[3], NumberStyles.None, CultureInfo.InvariantCulture, out var gid))
+                {
+                    return new LocalUser(fields[0], uid, gid);
+                }
+            }
+        }
+        catch (Exception e) when (e is IOException or UnauthorizedAccessException)
+        {
+            // no passwd, no users
+        }
+
+        return null;
+    }
+}
