@@ -54,7 +54,7 @@ internal static class IncidentsCommand
         return ExitCodes.Ok;
     }
 
-    private static void Show(CommandEnvironment environment, string directory, IReadOnlyList<Incident> incidents)
+    internal static void Show(CommandEnvironment environment, string directory, IReadOnlyList<Incident> incidents)
     {
         var console = environment.CreateConsole();
         if (incidents.Count == 0)
