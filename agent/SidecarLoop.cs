@@ -151,6 +151,12 @@ internal sealed class SidecarLoop : IDisposable
     public void Run(Action turned, CancellationToken cancellation)
     {
         using var registration = cancellation.Register(() => _wake.Set());
+        if (_incidents is not null)
+        {
+            // Not before: a second agent is refused only after it was made, and these may be the first one's.
+            _remedies!.CloseInterrupted(_incidents.Recent(1000));
+        }
+
         var planned = _clock();
         while (!cancellation.IsCancellationRequested)
         {

@@ -68,7 +68,7 @@ internal static class IncidentsCommand
             var color = incident.Outcome switch
             {
                 "failed" or "refused" => Color.Red,
-                "withheld" or "vanished" or "pending" => Color.Yellow,
+                "withheld" or "vanished" or "pending" or "interrupted" => Color.Yellow,
                 _ => Color.Green,
             };
             var line = new Paragraph();
