@@ -26,7 +26,7 @@ public sealed class RecycleCrashTests
         var worker = (await lab.Web.WarmUpAsync()).Single();
         foreach (var step in Steps)
         {
-            var (killed, story) = await CrashRounds.RunAsync(lab, step, CrashRounds.RecycleOnly);
+            var (killed, story) = await CrashRounds.RunAsync(lab, step, FaultSteps.RecycleOnly);
 
             var deeds = story.Where(i => i is { Remedy: "recycle", WithheldBy: null }).ToList();
             deeds.ShouldNotContain(i => i.Outcome == "pending", step);
@@ -103,9 +103,6 @@ public sealed class TerminateCrashTests
 /// <summary>One agent that is killed at a step, and the one after it.</summary>
 internal static class CrashRounds
 {
-    // What the path forgets after is not known, so that a rest of some seconds and a few timeouts are enough evidence.
-    internal static AgentOptions RecycleOnly { get; } = new() { Keepalive = false, Recycle = true, WorkersExecutable = null, IdleTimeout = "measure" };
-
     internal static AgentOptions TerminateOnly { get; } = BlackoutAssertions.TerminateOnly with { IdleTimeout = "measure" };
 
     /// <summary>Lets a connection be forgotten under an agent that dies at the step, and another agent take over.</summary>
@@ -120,10 +117,7 @@ internal static class CrashRounds
         await first.SeesAsync(pids[^1]);
         await File.WriteAllTextAsync(armed, "");
 
-        // The evidence that condemns soon is a rest before the send.
-        await Task.Delay(Wait.Seconds(6));
-        await lab.Router.ForgetAsync();
-        var request = lab.Web.GetAsync(lab.Web.WorkerCount);
+        var request = await lab.AskOnForgottenAsync();
         (await first.Process.WaitForExitAsync(Wait.Seconds(60))).ShouldBe(128 + (int)Signal.Kill, $"{step}\n{first.Process.Output}");
         var file = Path.Combine(first.StateDirectory, "incidents.jsonl");
         IReadOnlyList<string> left = File.Exists(file) ? await File.ReadAllLinesAsync(file) : [];
@@ -132,8 +126,7 @@ internal static class CrashRounds
         var second = await lab.StartAgentAsync(options with { StateDirectory = first.StateDirectory });
         if (isFreed)
         {
-            // Answered with an error of its connection, or ended with its worker.
-            await Should.NotThrowAsync(() => request.ContinueWith(_ => { }, TaskScheduler.Default).WaitAsync(Patience.For(Wait.Seconds(60))));
+            await second.FreesAsync(request);
         }
         else
         {
