@@ -45,7 +45,7 @@ internal sealed record FuzzKind(string Name, double Share, Func<FuzzTarget> Make
         new("ledger", 0.1, () => new LedgerTarget()),
         new("incidents", 0.1, () => new IncidentsTarget()),
         new("control", 0.2, () => new ControlTarget()),
-        new("postgresql", 0.05, () => new PostgreSqlTarget()),
+        new("postgresql", 0.01, () => new PostgreSqlTarget()),
         new("dns", 0.02, () => new DnsTarget()),
     ];
 }

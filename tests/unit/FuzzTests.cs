@@ -23,7 +23,7 @@ public sealed class FuzzTests
         { "ledger", 20_000 },
         { "incidents", 20_000 },
         { "control", 20_000 },
-        { "postgresql", 4_000 },
+        { "postgresql", 20_000 },
         { "dns", 5_000 },
     };
 
