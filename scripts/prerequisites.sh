@@ -6,7 +6,8 @@
 # Quick when nothing is missing. Needs root or sudo only when something is.
 set -eu
 
-# The lab: namespaces and router, a C compiler for its many sockets, PostgreSQL 15, uWSGI with a psycopg2 application, setpriv and capsh; and what else
+# The lab: namespaces and router, a C compiler for its many sockets, PostgreSQL 15, uWSGI with a psycopg2 application, setpriv and capsh, a
+# library that fakes the wall clock; and what else
 # stands between workers and back-ends: gunicorn, pgbouncer, redis, HAProxy; and Prometheus with promtool, which watches.
 lab="gcc libc6-dev iproute2 nftables conntrack procps util-linux libcap2-bin postgresql-15 uwsgi-core uwsgi-plugin-python3 python3-psycopg2"
 lab="$lab libfaketime gunicorn pgbouncer redis-server python3-redis haproxy prometheus"
