@@ -1,6 +1,6 @@
 # Thin: each target is a script or one dotnet command. `make demo` is the place to begin.
 
-.PHONY: build test unit lab simulate mutate demo bench deb format clean
+.PHONY: build test unit lab simulate fuzz mutate demo bench deb format clean
 
 build:
 	scripts/publish.sh
@@ -19,6 +19,10 @@ lab:
 # A million connection-hours of everything that may go wrong; some minutes.
 simulate:
 	scripts/simulate.sh
+
+# Millions of damaged and hostile inputs to everything that the agent reads; INPUTS= for more or fewer than a million.
+fuzz:
+	scripts/fuzz.sh $(if $(INPUTS),--inputs $(INPUTS))
 
 # Each guardrail taken out in turn: a test has to notice; some ten minutes.
 mutate:

@@ -77,6 +77,7 @@ internal sealed class SidecarLoop : IDisposable
     private TimeSpan _nextNamespaces;
     private TimeSpan _nextNames;
     private Task<string?>[] _resolving = [];
+    private int _resolved;
     private string? _lastProblem;
 
     /// <summary>A loop over the configuration. Without <paramref name="incidents"/> it looks and judges, and has no remedies.</summary>
@@ -163,6 +164,12 @@ internal sealed class SidecarLoop : IDisposable
     public void Run(Action turned, CancellationToken cancellation)
     {
         using var registration = cancellation.Register(() => _wake.Set());
+        if (_incidents is not null)
+        {
+            // Not before: a second agent is refused only after it was made, and these may be the first one's.
+            _remedies!.CloseInterrupted(_incidents.Recent(1000));
+        }
+
         var planned = _clock();
         while (!cancellation.IsCancellationRequested)
         {
@@ -531,7 +538,15 @@ internal sealed class SidecarLoop : IDisposable
 
     private void ResolveNames()
     {
-        if (_resolving.Length > 0 && _resolving.All(task => task.IsCompleted))
+        // One name that nobody answers for must not keep the others waiting.
+        var resolved = _resolving.Count(task => task.IsCompleted);
+        if (resolved != _resolved)
+        {
+            _resolved = resolved;
+            _connections.Recompile();
+        }
+
+        if (_resolving.Length > 0 && resolved == _resolving.Length)
         {
             foreach (var problem in _resolving.Where(task => task.IsCompletedSuccessfully).Select(task => task.Result).OfType<string>())
             {
@@ -539,7 +554,7 @@ internal sealed class SidecarLoop : IDisposable
             }
 
             _resolving = [];
-            _connections.Recompile();
+            _resolved = 0;
         }
 
         var now = _clock();

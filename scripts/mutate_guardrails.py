@@ -7,6 +7,7 @@ import tempfile
 import time
 
 ROOT = os.getcwd()
+ASSEMBLIES = {"agent": ["conn-sidecar.dll"], "probes": ["Sidecar.Probes.dll"]}
 TABLE = os.path.join(ROOT, "tests", "mutants.txt")
 
 
@@ -66,22 +67,30 @@ def main():
                 os.makedirs(os.path.join(tree, os.path.dirname(name)), exist_ok=True)
                 shutil.copy2(name, os.path.join(tree, name))
         # Analyzers have had their say on the real tree; a mutant may well have an unused variable.
-        build = ["dotnet", "build", "tests/unit", "-v", "quiet", "--nologo", "-nodeReuse:false",
+        build = ["-v", "quiet", "--nologo", "-nodeReuse:false",
                  "-p:TreatWarningsAsErrors=false", "-p:RunAnalyzers=false", "-p:GenerateDocumentationFile=false"]
-        first = run(tree, *build)
+        first = run(tree, "dotnet", "build", "tests/unit", *build)
         if first.returncode != 0:
             sys.exit(first.stdout)
         everything = "|".join(sorted({f"FullyQualifiedName~{name}" for mutant in mutants for name in mutant["tests"].split()}))
         sane = run(tree, "dotnet", "test", "tests/unit", "--no-build", "--nologo", "--filter", everything)
         if sane.returncode != 0:
             sys.exit("without any mutant the tests fail already:\n" + sane.stdout[-4000:])
+        originals = {}
+        for assembly in (name for names in ASSEMBLIES.values() for name in names):
+            originals[assembly] = os.path.join(scratch, assembly)
+            shutil.copy2(os.path.join(tree, "tests/unit/bin/Debug/net10.0", assembly), originals[assembly])
         for mutant in mutants:
             started = time.monotonic()
             path, before, after = applied(mutant, tree)
             with open(path, "w", encoding="utf-8") as file:
                 file.write(after)
             try:
-                built = run(tree, *build, "--no-restore")
+                # Only the mutated project is built, and its assembly put beside the tests, which stay as they are.
+                project = mutant["file"].split("/")[0]
+                built = run(tree, "dotnet", "build", project, "--no-restore", "-p:BuildProjectReferences=false", *build)
+                for assembly in ASSEMBLIES[project]:
+                    shutil.copy2(os.path.join(tree, project, "bin/Debug/net10.0", assembly), os.path.join(tree, "tests/unit/bin/Debug/net10.0", assembly))
                 if built.returncode != 0:
                     verdict = "DOES NOT COMPILE\n" + built.stdout[-1500:]
                     failures += 1
@@ -97,6 +106,8 @@ def main():
             finally:
                 with open(path, "w", encoding="utf-8") as file:
                     file.write(before)
+                for assembly, whole in originals.items():
+                    shutil.copy2(whole, os.path.join(tree, "tests/unit/bin/Debug/net10.0", assembly))
             print(f"{mutant['mutant']}: {verdict} ({time.monotonic() - started:.0f} s)", flush=True)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)

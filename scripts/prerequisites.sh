@@ -6,11 +6,11 @@
 # Quick when nothing is missing. Needs root or sudo only when something is.
 set -eu
 
-# The lab: namespaces and router, a C compiler for its many sockets, PostgreSQL 15, uWSGI with a psycopg2 application, setpriv and capsh; and what else
-# stands between workers and back-ends: gunicorn, pgbouncer, redis, HAProxy, nginx, Apache with mod_wsgi, Squid; and Prometheus with promtool, which
-# watches.
+# The lab: namespaces and router, a C compiler for its many sockets, PostgreSQL 15, uWSGI with a psycopg2 application, setpriv and capsh, a library that
+# fakes the wall clock; and what else stands between workers and back-ends: gunicorn, pgbouncer, redis, HAProxy, nginx, Apache with mod_wsgi, Squid; and
+# Prometheus with promtool, which watches.
 lab="gcc libc6-dev iproute2 nftables conntrack procps util-linux libcap2-bin postgresql-15 uwsgi-core uwsgi-plugin-python3 python3-psycopg2"
-lab="$lab gunicorn pgbouncer redis-server python3-redis haproxy prometheus nginx-light apache2 libapache2-mod-wsgi-py3 squid"
+lab="$lab libfaketime gunicorn pgbouncer redis-server python3-redis haproxy prometheus nginx-light apache2 libapache2-mod-wsgi-py3 squid"
 # The package: its build, its lint, and a Debian root to install it in.
 deb="debhelper fakeroot lintian debootstrap systemd-container man-db binutils"
 # The benchmarks: the lab, and what a look is compared with.

@@ -54,7 +54,7 @@ internal static class IncidentsCommand
         return ExitCodes.Ok;
     }
 
-    private static void Show(CommandEnvironment environment, string directory, IReadOnlyList<Incident> incidents)
+    internal static void Show(CommandEnvironment environment, string directory, IReadOnlyList<Incident> incidents)
     {
         var console = environment.CreateConsole();
         if (incidents.Count == 0)
@@ -68,7 +68,7 @@ internal static class IncidentsCommand
             var color = incident.Outcome switch
             {
                 "failed" or "refused" => Color.Red,
-                "withheld" or "vanished" or "pending" => Color.Yellow,
+                "withheld" or "vanished" or "pending" or "interrupted" => Color.Yellow,
                 _ => Color.Green,
             };
             var line = new Paragraph();

@@ -35,7 +35,7 @@ internal sealed class EvidenceStore(string directory, ILogger logger)
             if (document.Version != EvidenceDocument.CurrentVersion)
                 throw new JsonException($"version {document.Version} is not known");
             foreach (var path in document.Paths)
-                kept[path.Path] = path.Evidence;
+                kept[path.Path] = path.Evidence.Observations.All(observation => observation is not null) ? path.Evidence : throw new JsonException("an observation is missing");
         }
         catch (Exception e) when (e is JsonException or NotSupportedException or ArgumentException or NullReferenceException)
         {

@@ -172,6 +172,11 @@ internal sealed class KeepaliveLedger
                 return;
             }
 
+            if (file.Sockets.Any(entry => entry is null))
+            {
+                throw new JsonException("a socket is missing");
+            }
+
             foreach (var entry in file.Sockets)
             {
                 _recalled[(entry.Namespace, entry.Cookie)] = entry;

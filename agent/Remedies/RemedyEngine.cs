@@ -80,6 +80,19 @@ internal sealed class RemedyEngine : IDisposable
         }
     }
 
+    /// <summary>
+    /// Ends the incidents that an earlier run left <c>pending</c>: it was stopped between the deed and its record. Whether
+    /// the deed was done is not known, so nothing is done again on their account; what is still wrong is judged anew.
+    /// </summary>
+    /// <param name="incidents">Incidents as recorded.</param>
+    public void CloseInterrupted(IEnumerable<Incident> incidents)
+    {
+        foreach (var incident in incidents.Where(incident => incident.Outcome == "pending"))
+        {
+            _teller.End(incident with { Outcome = "interrupted", Why = $"{incident.Why}; the agent ended before it saw what came of it" });
+        }
+    }
+
     /// <summary>Considers every connection that a look has judged, then follows actions in progress.</summary>
     /// <param name="judged">The connections of the look.</param>
     /// <param name="all">All watched connections, for what they have in common.</param>

@@ -88,7 +88,14 @@ public sealed class ConnectionTable
             {
                 _now = clock();
                 _utcNow = DateTimeOffset.UtcNow;
-                LastScanSockets += network.Diagnostics.Dump(SockDiagClient.StatesOfConnections, _filter, withInfo: true, _visitor).Sockets;
+                var dump = network.Diagnostics.Dump(SockDiagClient.StatesOfConnections, _filter, withInfo: true, _visitor);
+                LastScanSockets += dump.Sockets;
+                if (dump.Malformed > 0)
+                {
+                    // One of them may be a connection that is not seen: nothing is taken for gone.
+                    _failed.Add(network.Inode);
+                    LastProblem = $"{network.Name}: {dump.Malformed} of the kernel's messages cannot be read";
+                }
             }
             catch (KernelException e)
             {

@@ -76,6 +76,7 @@ public sealed class Upstream
                 var port = _section.Endpoints[i].Port;
                 var found = addresses.Take(MaximumAddresses).Select(address => Condition(address, address.AddressFamily == AddressFamily.InterNetwork ? 32 : 128, port));
                 next[i] = [.. found.Concat(next[i]).Distinct().Take(MaximumAddresses)];
+                _conditions = [.. next];
             }
             catch (Exception e) when (e is SocketException or ArgumentException)
             {
@@ -83,7 +84,6 @@ public sealed class Upstream
             }
         }
 
-        _conditions = next;
         return problem;
     }
 

@@ -13,6 +13,7 @@ internal static partial class Libc
     internal const int EAGAIN = 11;
     internal const int EACCES = 13;
     internal const int EINVAL = 22;
+    internal const int EBADMSG = 74;
     internal const int EOPNOTSUPP = 95;
     internal const int EPROTONOSUPPORT = 93;
     internal const int ENOBUFS = 105;

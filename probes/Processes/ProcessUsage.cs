@@ -43,7 +43,7 @@ public readonly record struct ProcessUsage(ProcessIdentity Identity, TimeSpan Cp
                         return false;
                     }
 
-                    usage = new ProcessUsage(new ProcessIdentity(pid, start), TimeSpan.FromSeconds((double)(user + system) / TicksPerSecond), pages * pageSize);
+                    usage = new ProcessUsage(new ProcessIdentity(pid, start), Used(user, system), pages * pageSize);
                     read = true;
                     break;
                 case 39:
@@ -59,4 +59,8 @@ public readonly record struct ProcessUsage(ProcessIdentity Identity, TimeSpan Cp
             rest = rest[(end + 1)..];
         }
     }
+
+    /// <summary>The kernel's counters stay far below; numbers that no time has are none.</summary>
+    private static TimeSpan Used(long user, long system) =>
+        user >= 0 && system >= 0 && (double)user + system < TimeSpan.MaxValue.TotalSeconds ? TimeSpan.FromSeconds(((double)user + system) / TicksPerSecond) : TimeSpan.Zero;
 }

@@ -45,7 +45,8 @@ public sealed partial class SockDiagClient : IDisposable
     private readonly byte[] _request = new byte[InetDiagWire.MaximumDumpSize];
     private uint _sequence;
 
-    private SockDiagClient(KernelHandle socket) => _socket = socket;
+    /// <summary>A client over a socket that is set up already; tests give one whose other end is theirs.</summary>
+    internal SockDiagClient(KernelHandle socket) => _socket = socket;
 
     /// <summary>Opens a client in the calling thread's network namespace.</summary>
     /// <exception cref="KernelException">The kernel has no NETLINK_SOCK_DIAG, or descriptors are used up.</exception>
@@ -109,7 +110,8 @@ public sealed partial class SockDiagClient : IDisposable
         while (true)
         {
             ReadOnlySpan<byte> rest = Receive(what);
-            while (InetDiagWire.TryNext(ref rest, out var message, out var broken))
+            bool broken;
+            while (InetDiagWire.TryNext(ref rest, out var message, out broken))
             {
                 if (message.Sequence != _sequence)
                 {
@@ -135,11 +137,11 @@ public sealed partial class SockDiagClient : IDisposable
                         malformed++;
                         break;
                 }
+            }
 
-                if (broken)
-                {
-                    malformed++;
-                }
+            if (broken)
+            {
+                malformed++;
             }
         }
     }
@@ -181,10 +183,11 @@ public sealed partial class SockDiagClient : IDisposable
 
                 if (message.Type == InetDiagWire.SOCK_DIAG_BY_FAMILY)
                 {
-                    return InetDiagWire.TryReadSocket(message.Payload, out socket);
+                    // What cannot be read is not gone: nobody knows.
+                    return InetDiagWire.TryReadSocket(message.Payload, out socket) ? true : throw new KernelException("sock_diag get: no socket", Libc.EBADMSG);
                 }
 
-                return message.Errno is Libc.ENOENT ? false : throw new KernelException("sock_diag get", message.Errno);
+                return message is { Type: InetDiagWire.NLMSG_ERROR, Errno: Libc.ENOENT } ? false : throw new KernelException("sock_diag get", message.Errno);
             }
         }
     }

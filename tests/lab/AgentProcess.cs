@@ -51,6 +51,9 @@ public sealed record AgentOptions
 
     /// <summary>The state directory; null: one below the lab's own.</summary>
     public string? StateDirectory { get; init; }
+
+    /// <summary>Program and arguments that start the agent's own command line; <c>{state}</c> becomes its directory.</summary>
+    public IReadOnlyList<string> Starter { get; init; } = [];
 }
 
 /// <summary>A row of <c>status --json</c>.</summary>
@@ -88,6 +91,13 @@ public sealed class AgentProcess
 
     /// <summary>The running agent; its output is the agent's log.</summary>
     public ChildProcess Process { get; }
+
+    /// <summary>Where it keeps its state.</summary>
+    public required string StateDirectory { get; init; }
+
+    /// <summary>Process id of the agent itself, also where another program has started it.</summary>
+    /// <exception cref="InvalidOperationException">It does not run.</exception>
+    public int Pid => FindPid(Process.Pid) ?? throw new InvalidOperationException($"the agent does not run:\n{Process.Output}");
 
     /// <summary>The published file: <c>SIDECAR_BINARY</c>, else <c>out/conn-sidecar</c> of this repository.</summary>
     /// <exception cref="FileNotFoundException">It was not built.</exception>
@@ -231,13 +241,13 @@ public sealed class AgentProcess
         var process = ChildProcess.Start(new ChildOptions
         {
             Name = name,
-            CommandLine = [program, "run", "--config", configuration],
+            CommandLine = [.. options.Starter.Select(word => word.Replace("{state}", state, StringComparison.Ordinal)), program, "run", "--config", configuration],
             Namespace = host.Name,
             User = options.User,
             WithoutCapabilities = options.WithoutCapabilities,
             Directory = directory,
         });
-        return new AgentProcess(lab, host, process, program, configuration, run);
+        return new AgentProcess(lab, host, process, program, configuration, run) { StateDirectory = state };
     }
 
     private static string ConfigurationText(TestLab lab, AgentOptions options, string state, string run)
@@ -283,6 +293,20 @@ public sealed class AgentProcess
         File.WriteAllText(path, $"{lab.Database.Dsn("sidecar")} password={Password}\n");
         File.SetUnixFileMode(path, UnixFileMode.UserRead | UnixFileMode.UserWrite);
         return path;
+    }
+
+    private int? FindPid(int pid)
+    {
+        try
+        {
+            return File.ResolveLinkTarget($"/proc/{pid}/exe", returnFinalTarget: false)?.Name == Path.GetFileName(binary) ? pid
+                : File.ReadAllText($"/proc/{pid}/task/{pid}/children").Split(' ', StringSplitOptions.RemoveEmptyEntries)
+                    .Select(child => FindPid(int.Parse(child, System.Globalization.CultureInfo.InvariantCulture))).FirstOrDefault(found => found is not null);
+        }
+        catch (IOException)
+        {
+            return null;
+        }
     }
 
     private static AgentIncident ParseIncident(string line)

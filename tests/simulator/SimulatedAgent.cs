@@ -253,6 +253,8 @@ internal sealed class SimulatedAgent : Actor
             {
                 Probe(connection, now);
             }
+
+            _world.Scenario?.Note(connection.Tracked.Judged.Verdict, now);
         }
 
         Consider(late, now);

@@ -32,9 +32,11 @@ internal sealed class SimulatedPath(World world, int index) : Actor
     private const int ServerFills = 5;
     private const int PathReturns = 6;
     private const int ServerReturns = 7;
+    private const int LinkFailsOnce = 8;
 
     private readonly Dice _dice = world.Dice;
     private TimeSpan _downUntil;
+    private TimeSpan _failsFor;
     private TimeSpan _downSince;
     private bool _downBehindRouter;
     private TimeSpan _hostDownUntil;
@@ -146,10 +148,20 @@ internal sealed class SimulatedPath(World world, int index) : Actor
                 world.Queue.Add(_fullUntil, this, ServerReturns);
                 Next(ServerFills, HoursBetweenFullServers, now);
                 break;
+            case LinkFailsOnce:
+                Down(now, _failsFor, behindRouter: true);
+                break;
             case PathReturns or ServerReturns:
                 Excuse(now);
                 break;
         }
+    }
+
+    /// <summary>The link to the server's host fails once.</summary>
+    internal void DownLater(TimeSpan from, TimeSpan length)
+    {
+        _failsFor = length;
+        world.Queue.Add(from, this, LinkFailsOnce);
     }
 
     internal void Excuse(TimeSpan until) => ExcusedUntil = Later(ExcusedUntil, until);

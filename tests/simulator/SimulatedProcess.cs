@@ -205,7 +205,17 @@ internal sealed class SimulatedThread(World world, SimulatedProcess process, Sim
         world.Queue.Add(now + TimeSpan.FromSeconds(_handshakes), this, Reconnects);
     }
 
-    private void Think(TimeSpan now) => world.Queue.Add(now + world.Dice.Exponential(thinkSeconds), this, Asks);
+    private void Think(TimeSpan now)
+    {
+        if (world.Scenario is null)
+        {
+            world.Queue.Add(now + world.Dice.Exponential(thinkSeconds), this, Asks);
+        }
+        else if (world.Scenario.NextRequest() is { } at)
+        {
+            world.Queue.Add(at > now ? at : now, this, Asks);
+        }
+    }
 }
 
 /// <summary>One lock around the client library, shared by all workers.</summary>

@@ -33,6 +33,20 @@ internal sealed class World
         Agent = new SimulatedAgent(this, report);
     }
 
+    /// <summary>A world in which nothing is left to chance: one worker, one connection, and what the scenario says.</summary>
+    internal World(Scenario scenario, Report report, Action<string>? trace = null)
+    {
+        _report = report;
+        _trace = trace;
+        Dice = new Dice(0);
+        Scenario = scenario;
+        Build(scenario);
+        Agent = new SimulatedAgent(this, report);
+    }
+
+    /// <summary>What is to happen, where it was written down; null in a world that was drawn.</summary>
+    internal Scenario? Scenario { get; }
+
     internal ulong Seed { get; }
 
     internal Dice Dice { get; }
@@ -123,7 +137,7 @@ internal sealed class World
         Connections.Clear();
     }
 
-    internal TimeSpan ServiceTime() => Dice.Chance(_slowQueries) ? Dice.MagnitudeSeconds(0.5, 7200) : Dice.MagnitudeSeconds(0.0005, 0.1);
+    internal TimeSpan ServiceTime() => Scenario is { } scenario ? scenario.Service : Dice.Chance(_slowQueries) ? Dice.MagnitudeSeconds(0.5, 7200) : Dice.MagnitudeSeconds(0.0005, 0.1);
 
     internal SimulatedConnection Connect(SimulatedThread thread, TimeSpan now)
     {
@@ -228,6 +242,34 @@ internal sealed class World
             process.Threads.Add(next);
             next.Start(now + TimeSpan.FromSeconds(1));
         }
+    }
+
+    private void Build(Scenario scenario)
+    {
+        Length = scenario.Length;
+        TailLossProbes = true;
+        var path = new SimulatedPath(this, 0) { RoundTrip = TimeSpan.FromMilliseconds(0.2), Timeout = scenario.RouterForgetsAfter, Router = Forgetful.Silent };
+        Paths.Add(path);
+        Configuration = new SidecarConfiguration
+        {
+            // Observing: what is judged goes on to be judged.
+            Agent = new AgentSection { Mode = AgentMode.Observe, ScanInterval = scenario.ScanInterval },
+            Upstreams = [new UpstreamSection { Name = "db0", Endpoints = [new EndpointPattern("10.2.0.2:5432", null, new IPNetwork(ServerAddress(0), 32), 5432)], IdleTimeout = new(IdleTimeoutSource.None, TimeSpan.Zero) }],
+            Workers = [],
+            Files = [],
+        };
+        var process = new SimulatedProcess(this, new OwnerInfo(new ProcessIdentity(1, 1), "worker", "/usr/bin/worker", null, 1000, false, null));
+        var thread = new SimulatedThread(this, process, path, 0, 1);
+        process.Threads.Add(thread);
+        Processes.Add(process);
+        _threads.Add(thread);
+        if (scenario.Outage is { } outage)
+        {
+            path.DownLater(outage.From, outage.For);
+        }
+
+        // The last event, up to which the agent goes on looking.
+        Queue.Add(Length - TimeSpan.FromTicks(1), path, 0);
     }
 
     private static IPAddress ServerAddress(int path) => IPAddress.Parse($"10.2.{path}.2");

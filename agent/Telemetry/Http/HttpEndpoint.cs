@@ -8,7 +8,6 @@ using Microsoft.AspNetCore.Hosting.Server.Features;
 using Microsoft.AspNetCore.Http;
 using Microsoft.AspNetCore.Http.Features;
 using Microsoft.AspNetCore.Server.Kestrel.Core;
-using Microsoft.AspNetCore.Server.Kestrel.Transport.Sockets;
 using Microsoft.Extensions.Logging;
 using Microsoft.Extensions.Options;
 using Sidecar.Agent.Configuration;
@@ -175,8 +174,7 @@ internal sealed class HttpEndpoint : IAsyncDisposable
         limits.KeepAliveTimeout = TimeSpan.FromSeconds(75);
         limits.MinResponseDataRate = new MinDataRate(bytesPerSecond: 1024, gracePeriod: TimeSpan.FromSeconds(5));
         options.Listen(listen, endpoint => endpoint.Protocols = HttpProtocols.Http1);
-        var transport = new SocketTransportFactory(Options.Create(new SocketTransportOptions { Backlog = 256 }), loggers);
-        return new KestrelServer(Options.Create(options), transport, loggers);
+        return new KestrelServer(Options.Create(options), new PatientTransport(backlog: 256, loggers), loggers);
     }
 
     private async Task HandleAsync(HttpContext context)

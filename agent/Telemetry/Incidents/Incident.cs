@@ -24,7 +24,8 @@ public sealed record Incident
 
     /// <summary>
     /// <c>released</c>, <c>failed</c>, <c>refused</c> (the kernel said no), <c>vanished</c> (gone before we acted),
-    /// <c>exited</c>, <c>killed</c>, <c>withheld</c>, <c>recovered</c>, <c>pending</c>.
+    /// <c>exited</c>, <c>killed</c>, <c>withheld</c>, <c>recovered</c>, <c>pending</c>, <c>interrupted</c> (the agent ended
+    /// before it saw what came of it).
     /// </summary>
     [JsonPropertyName("outcome")] public required string Outcome { get; init; }
 

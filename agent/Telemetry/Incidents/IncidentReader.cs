@@ -75,7 +75,12 @@ internal static class IncidentReader
     {
         try
         {
-            return JsonSerializer.Deserialize(line, IncidentJson.Default.Incident) is { Id.Length: > 0 } incident ? incident : null;
+            if (JsonSerializer.Deserialize(line, IncidentJson.Default.Incident) is not { Id.Length: > 0 } incident)
+                return null;
+
+            // A line without evidence is an incident all the same; generated code leaves null where the key is missing.
+            return incident.Evidence is null ? incident with { Evidence = new Dictionary<string, string>(StringComparer.Ordinal) }
+                : incident.Evidence.Values.All(value => value is not null) ? incident : null;
         }
         catch (JsonException)
         {

@@ -53,6 +53,7 @@ public sealed class EvidenceStoreTests : IDisposable
     [InlineData("{\"version\":1,\"paths\":[{\"path\":null,\"evidence\":{}}]}")]
     [InlineData("{\"version\":1,\"paths\":[{\"path\":{\"namespace\":\"own\"},\"evidence\":{}}]}")]
     [InlineData("{\"version\":1,\"paths\":[{\"path\":{\"namespace\":\"own\",\"source\":\"a\",\"route\":\"\",\"destination\":\"b\"},\"evidence\":{\"observations\":[{\"outcome\":\"Drunk\"}]}}]}")]
+    [InlineData("{\"version\":1,\"paths\":[{\"path\":{\"namespace\":\"own\",\"source\":\"a\",\"route\":\"\",\"destination\":\"b\"},\"evidence\":{\"observations\":[null]}}]}")]
     public void A_damaged_file_is_set_aside_with_a_warning(string content)
     {
         File.WriteAllText(FilePath, content);

@@ -1,0 +1,55 @@
+using System.Net;
+using Sidecar.Agent.Configuration;
+using Sidecar.Agent.Judgement;
+using Sidecar.Agent.Tracking;
+using Sidecar.Probes.SockDiag;
+using Sidecar.Simulator;
+
+namespace Sidecar.Fuzz;
+
+/// <summary>What is made of the kernel's counters: numbers that run backwards, overflow, or contradict one another.</summary>
+internal sealed class SocketsTarget : FuzzTarget
+{
+    private static readonly IPAddress Server = IPAddress.Parse("10.0.0.2");
+
+    internal override void Try(Dice dice)
+    {
+        var upstream = new Upstream(new UpstreamSection
+        {
+            Name = "db",
+            Endpoints = [new EndpointPattern("10.0.0.2:5432", null, new IPNetwork(Server, 32), 5432)],
+            IdleTimeout = dice.Pick(
+                new IdleTimeoutSetting(IdleTimeoutSource.Measure, TimeSpan.Zero),
+                new IdleTimeoutSetting(IdleTimeoutSource.Declared, TimeSpan.FromSeconds(dice.Choose(1, 4000))),
+                new IdleTimeoutSetting(IdleTimeoutSource.None, TimeSpan.Zero)),
+        });
+        var key = new SocketKey(2, TcpEndPoint.From(IPAddress.Parse("10.0.0.1"), 40000), TcpEndPoint.From(Server, 5432), 0, new SocketCookie(1));
+        var now = TimeSpan.FromSeconds(dice.Choose(0, 100_000));
+        var utcNow = DateTimeOffset.UnixEpoch.AddYears(50);
+        var connection = new TrackedConnection(key, upstream, 1, now) { Path = null };
+        connection.Path = new PathTable().For(connection);
+        var inFlight = false;
+        for (var looks = dice.Choose(1, 12); looks > 0; looks--)
+        {
+            if (InetDiagWire.TryReadSocket(DiagMessages.Socket(dice, 1), out var socket))
+            {
+                ConnectionTable.Take(connection, socket, now, utcNow);
+                inFlight = socket.Info is { IsPresent: true, Unacked: > 0 };
+            }
+
+            if (dice.Chance(0.3))
+            {
+                connection.NoteFreshConnect(dice.Chance(0.5), now - dice.Seconds(0, 2), now);
+            }
+
+            connection.Assess(utcNow);
+            Hold(Enum.IsDefined(connection.Judged.Verdict), "no verdict");
+
+            // Without any fresh connection on its path, nothing may ever be condemned.
+            Hold(connection.Judged.Verdict is not Verdict.Stuck, $"stuck without a fresh connection, in flight {inFlight}");
+            Hold(Explanation.Of(connection, now).Length > 0, "no explanation");
+            now += dice.MagnitudeSeconds(0.001, 10_000);
+            utcNow += dice.Chance(0.9) ? TimeSpan.FromSeconds(1) : TimeSpan.FromHours(dice.Choose(-10_000, 10_000));
+        }
+    }
+}
