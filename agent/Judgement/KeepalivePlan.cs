@@ -92,10 +92,10 @@ public static class KeepalivePlan
         if (present.Interval > idle)
         {
             var givesUp = present.Interval * present.Count;
-            var count = (int)Math.Min(Math.Ceiling(givesUp / idle), MostProbes);
+            var count = (int)Math.Min(Math.Ceiling(givesUp / idle), MostProbes - CountForNudges);
             if (idle * count >= (givesUp < deadAfter ? givesUp : deadAfter))
             {
-                wanted = wanted with { Interval = idle, Count = count };
+                wanted = wanted with { Interval = idle, Count = Math.Max(count, present.Count) };
             }
         }
 

@@ -179,7 +179,7 @@ public sealed class KeepalivePlanTests
     private static bool IsBeyondTheCount(in KeepaliveSettings present, TimeSpan? lower, TimeSpan deadAfter)
     {
         var givesUp = present.Interval * present.Count;
-        return KeepalivePlan.TargetIdle(lower) * 127 < (givesUp < deadAfter ? givesUp : deadAfter);
+        return KeepalivePlan.TargetIdle(lower) * (127 - KeepalivePlan.CountForNudges) < (givesUp < deadAfter ? givesUp : deadAfter);
     }
 
     private static bool IsWholeSeconds(TimeSpan value) =>
