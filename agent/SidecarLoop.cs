@@ -55,6 +55,7 @@ internal sealed class SidecarLoop : IDisposable
     private readonly SessionTable? _sessions;
     private readonly SelfCheck _selfCheck;
     private readonly Surroundings? _surroundings;
+    private readonly Timeline _timeline = new();
     private readonly AutoResetEvent _wake = new(false);
     private readonly List<TrackedConnection> _looked = [];
     private readonly Dictionary<Upstream, ((TimeSpan? Lower, bool CountsDataOnly, ServerSettings? Settings) Facts, TimeSpan At, IReadOnlyList<string> Lines)> _advice = [];
@@ -99,7 +100,7 @@ internal sealed class SidecarLoop : IDisposable
         if (incidents is not null)
         {
             _sessions = new SessionTable(configuration, _namespaces, _owners, clock);
-            _remedies = new RemedyEngine(configuration, new Teller(incidents, metrics, log, clock), processes, _namespaces, _owners, _sessions);
+            _remedies = new RemedyEngine(configuration, new Teller(incidents, metrics, log, clock, _timeline), processes, _namespaces, _owners, _sessions);
             _remedies.Remember(incidents.Recent(1000), DateTimeOffset.UtcNow, clock());
         }
 
@@ -310,6 +311,8 @@ internal sealed class SidecarLoop : IDisposable
         var inWords = asked || _connections.All.Count <= AlwaysDescribed;
         var snapshot = Describe(now, took, inWords);
         _metrics.Publish(snapshot, _upstreams);
+        _timeline.Note(snapshot);
+        _remedies?.FollowChains(_connections.All);
         _lastProblem = null;
         if (inWords)
         {
@@ -667,6 +670,7 @@ internal sealed class SidecarLoop : IDisposable
             IdleTimeoutUpper = upper,
             ConnectionLimit = server?.ConnectionLimit,
             ServerConnections = server?.Connections,
+            Server = server?.Facts is { } facts ? Status(upstream.Section, server.IsInRecovery, facts) : null,
             Advice = Advice(upstream, lower, now),
         };
     }
@@ -682,6 +686,19 @@ internal sealed class SidecarLoop : IDisposable
         }
 
         return kept.Lines;
+    }
+
+    private static ServerStatus Status(UpstreamSection section, bool isStandby, ServerFacts facts)
+    {
+        var role = isStandby ? "standby" : facts.IsReadOnly ? "read-only" : "primary";
+        return new ServerStatus
+        {
+            Role = role,
+            IsRoleAsDeclared = section.ServerRole is { } wanted ? role == wanted : null,
+            ReplicationLag = facts.ReplicationLag,
+            Standbys = facts.Standbys,
+            OldestTransaction = facts.OldestTransaction,
+        };
     }
 
     /// <summary>As declared, or what the best observed of the upstream's paths is known to have.</summary>

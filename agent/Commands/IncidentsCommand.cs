@@ -85,6 +85,10 @@ internal static class IncidentsCommand
             console.Write(line);
             console.WriteIndented(4, Who(incident), Style.Plain);
             console.WriteIndented(4, incident.Why, Style.Plain);
+            foreach (var link in incident.Chain)
+            {
+                console.WriteIndented(4, string.Create(CultureInfo.InvariantCulture, $"{link.Time.UtcDateTime:HH:mm:ss} {link.What}"), Style.Plain);
+            }
         }
     }
 

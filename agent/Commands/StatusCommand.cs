@@ -156,6 +156,11 @@ internal static class StatusCommand
             ? "no connections"
             : string.Join(", ", connections.GroupBy(c => c.Verdict, StringComparer.Ordinal).OrderBy(g => Urgency(g.Key)).Select(g => $"{g.Count()} {g.Key}"));
         console.WriteIndented(2, $"{counts}; {path}; {IdleTimeout(upstream)}", upstream.PathUp == false ? new Style(Color.Red) : Style.Plain);
+        if (upstream.Server is { } server)
+        {
+            console.WriteIndented(2, StackText.Describe(server), server.RoleAsDeclared == false ? new Style(Color.Red) : Style.Plain);
+        }
+
         foreach (var advice in upstream.Advice)
         {
             console.WriteIndented(2, $"! {advice}", new Style(Color.Yellow));

@@ -15,7 +15,7 @@ internal static class ConfigurationKeys
 
     /// <summary>Keys of <c>[upstream:NAME]</c>.</summary>
     public static readonly IReadOnlyList<string> Upstream =
-        ["endpoint", "direction", "protocol", "idle-timeout", "refreshed-by", "keepalive", "recycle", "dead-after", "dsn-file"];
+        ["endpoint", "direction", "protocol", "idle-timeout", "refreshed-by", "keepalive", "recycle", "dead-after", "dsn-file", "server-role"];
 
     /// <summary>Keys of <c>[workers:NAME]</c>.</summary>
     public static readonly IReadOnlyList<string> Workers =

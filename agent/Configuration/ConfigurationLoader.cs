@@ -338,6 +338,7 @@ internal static partial class ConfigurationLoader
             Recycle = reader.Switch("recycle", upstream.Recycle),
             DeadAfter = reader.Time("dead-after", upstream.DeadAfter, ConfigurationKeys.DeadAfter),
             DsnFile = reader.AbsolutePath("dsn-file", null, MaxPath),
+            ServerRole = reader.Choice<string?>("server-role", null, ("any", null), ("primary", "primary"), ("standby", "standby")),
         };
 
         if (upstream.DsnFile is { } dsn && reader.Find("dsn-file") is { } entry)
@@ -350,6 +351,11 @@ internal static partial class ConfigurationLoader
             {
                 warnings.Add(new ConfigurationError(entry.File, entry.Line, reader.SectionName, entry.Key, problem));
             }
+        }
+
+        if (upstream.ServerRole is not null && upstream.DsnFile is null && reader.Find("server-role") is { } role)
+        {
+            reader.Reject(role, "a dsn-file beside server-role: without it nobody can ask the server");
         }
 
         return upstream;

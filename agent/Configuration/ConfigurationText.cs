@@ -48,6 +48,7 @@ internal static class ConfigurationText
             Line(text, "recycle", Switch(upstream.Recycle));
             Line(text, "dead-after", Duration.Format(upstream.DeadAfter));
             Line(text, "dsn-file", upstream.DsnFile);
+            Line(text, "server-role", upstream.ServerRole ?? "any");
         }
 
         foreach (var workers in configuration.Workers)

@@ -40,6 +40,7 @@ internal sealed record ConfigurationView
                 u.Recycle,
                 u.DeadAfter.TotalSeconds,
                 u.DsnFile,
+                u.ServerRole ?? "any",
                 u.IsBuiltIn)),
         ],
         Workers =
@@ -66,7 +67,7 @@ internal sealed record ConfigurationView
 
     internal sealed record UpstreamView(
         string Name, IReadOnlyList<string> Endpoints, string Direction, string Protocol, string IdleTimeout, double? IdleTimeoutSeconds,
-        string RefreshedBy, bool Keepalive, bool Recycle, double DeadAfterSeconds, string? DsnFile, bool BuiltIn);
+        string RefreshedBy, bool Keepalive, bool Recycle, double DeadAfterSeconds, string? DsnFile, string ServerRole, bool BuiltIn);
 
     internal sealed record WorkersView(
         string Name, string? Unit, string? User, string? Executable, bool Terminate, double GraceSeconds, int BudgetCount, double BudgetSeconds);

@@ -113,6 +113,9 @@ public sealed record UpstreamSection
     /// <summary>File (mode 0600) with an Npgsql or libpq connection string, or null.</summary>
     public string? DsnFile { get; init; }
 
+    /// <summary>The role that the server has to have for <c>/check/db</c> (<c>primary</c> or <c>standby</c>); null: any.</summary>
+    public string? ServerRole { get; init; }
+
     /// <summary>
     /// True for the built-in upstream of an agent without configuration: its endpoints match every non-loopback
     /// address, where an explicitly declared endpoint may name loopback.

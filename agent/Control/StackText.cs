@@ -44,6 +44,26 @@ internal static class StackText
             : text + string.Create(CultureInfo.InvariantCulture, $"; went down {backend.ServerDowns} times, {backend.OwnErrors} errors of HAProxy's own since the agent's start");
     }
 
+    /// <summary><c>server: standby, 0.2s behind; 12 of 97 connections; oldest transaction 3s</c></summary>
+    public static string Describe(ServerView server)
+    {
+        var text = $"server: {server.Role}{(server.RoleAsDeclared == false ? ", which is not the declared role" : "")}";
+        text += server switch
+        {
+            { Role: "standby", ReplicationLagSeconds: { } lag } => $", {People(lag)} behind",
+            { Standbys: > 0 } => string.Create(CultureInfo.InvariantCulture, $", {server.Standbys} standbys{(server.ReplicationLagSeconds is { } behind ? $", up to {People(behind)} behind" : "")}"),
+            _ => "",
+        };
+        if (server is { Connections: { } connections, ConnectionsLimit: { } limit })
+        {
+            text += string.Create(CultureInfo.InvariantCulture, $"; {connections} of {limit} connections");
+        }
+
+        return server.OldestTransactionSeconds is { } oldest ? $"{text}; oldest transaction {People(oldest)}" : text;
+    }
+
+    private static string People(double seconds) => Duration.ForPeople(TimeSpan.FromSeconds(Math.Max(0, seconds)));
+
     /// <summary><c>3.2.1 as expected</c></summary>
     public static string Describe(CheckView check) => check switch
     {

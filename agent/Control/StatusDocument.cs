@@ -73,6 +73,9 @@ internal sealed record UpstreamView
     public int? ServerConnections { get; init; }
     public required IReadOnlyList<string> Advice { get; init; }
 
+    /// <summary>The database server, where it was asked; else null.</summary>
+    public ServerView? Server { get; init; }
+
     public static UpstreamView From(UpstreamStatus upstream) => new()
     {
         Name = upstream.Name,
@@ -84,9 +87,33 @@ internal sealed record UpstreamView
         ConnectionLimit = upstream.ConnectionLimit,
         ServerConnections = upstream.ServerConnections,
         Advice = upstream.Advice,
+        Server = upstream.Server is { } server ? ServerView.From(server, upstream) : null,
     };
 
     private static double? Seconds(TimeSpan? value) => value is { } known ? StatusDocument.Seconds(known) : null;
+}
+
+/// <summary>The server in <see cref="UpstreamView"/>.</summary>
+internal sealed record ServerView
+{
+    public required string Role { get; init; }
+    public required bool? RoleAsDeclared { get; init; }
+    public required double? ReplicationLagSeconds { get; init; }
+    public required int Standbys { get; init; }
+    public required int? Connections { get; init; }
+    public required int? ConnectionsLimit { get; init; }
+    public required double? OldestTransactionSeconds { get; init; }
+
+    public static ServerView From(ServerStatus server, UpstreamStatus upstream) => new()
+    {
+        Role = server.Role,
+        RoleAsDeclared = server.IsRoleAsDeclared,
+        ReplicationLagSeconds = server.ReplicationLag is { } lag ? StatusDocument.Seconds(lag) : null,
+        Standbys = server.Standbys,
+        Connections = upstream.ServerConnections,
+        ConnectionsLimit = upstream.ConnectionLimit,
+        OldestTransactionSeconds = server.OldestTransaction is { } oldest ? StatusDocument.Seconds(oldest) : null,
+    };
 }
 
 /// <summary>One connection in <see cref="StatusDocument"/>.</summary>

@@ -139,6 +139,10 @@ internal sealed class RemedyEngine : IDisposable
         FollowTerminations(now);
     }
 
+    /// <summary>Adds to the incidents of connections that still hang what has followed from them.</summary>
+    public void FollowChains(IReadOnlyCollection<TrackedConnection> all) => _teller.Follow(cookie =>
+        all.Any(connection => connection.Key.Cookie == cookie && connection.Judged.Verdict is Verdict.Suspect or Verdict.Stuck or Verdict.Outage or Verdict.Expired));
+
     /// <summary>A connection has left the kernel's table; whatever was in progress for it ends here.</summary>
     public void NoteGone(TrackedConnection connection, TimeSpan now)
     {
@@ -622,7 +626,7 @@ internal sealed class RemedyEngine : IDisposable
         _outages[path] = incident;
         _teller.Log(LogLevel.Error, $"{connection.Upstream.Name}: fresh connections to {path.Key.Destination} fail; nothing is closed or ended until they succeed", MessageIds.OutageBegan);
         _teller.Withheld(connection.Upstream.Name, Remedy.Recycle, Guardrail.PathDown);
-        _teller.Record(incident);
+        _teller.Record(incident, connection.Key.Cookie);
     }
 
     private void FollowOutages(IReadOnlyCollection<TrackedConnection> all)
@@ -665,7 +669,7 @@ internal sealed class RemedyEngine : IDisposable
         }
 
         _teller.Withheld(connection.Upstream.Name, remedy, guardrail);
-        _teller.Record(incident);
+        _teller.Record(incident, connection.Key.Cookie);
         if (remedy == Remedy.Recycle && guardrail == Guardrail.Observe)
         {
             _releaser.Withhold(connection, incident, now);

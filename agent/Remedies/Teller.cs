@@ -1,6 +1,8 @@
 using Microsoft.Extensions.Logging;
 using Sidecar.Agent.Judgement;
+using Sidecar.Agent.Stack;
 using Sidecar.Agent.Telemetry;
+using Sidecar.Probes.SockDiag;
 
 namespace Sidecar.Agent.Remedies;
 
@@ -11,8 +13,15 @@ namespace Sidecar.Agent.Remedies;
 /// <param name="metrics">Instruments.</param>
 /// <param name="log">Journal or stderr.</param>
 /// <param name="clock">Monotonic time since the agent's start.</param>
-internal sealed class Teller(IncidentStore store, SidecarMetrics metrics, JournalLog log, Func<TimeSpan> clock)
+/// <param name="timeline">What happens around the workers, for the chain of each incident.</param>
+internal sealed class Teller(IncidentStore store, SidecarMetrics metrics, JournalLog log, Func<TimeSpan> clock, Timeline timeline)
 {
+    /// <summary>Incidents of connections that hang on, whose chain may grow, at most so many.</summary>
+    private const int MostOpen = 64;
+
+    private readonly Dictionary<string, (SocketCookie Cookie, Incident Incident)> _open = new(StringComparer.Ordinal);
+    private int _timelineVersion;
+
     /// <summary>Monotonic time, for durations that an action itself took.</summary>
     public TimeSpan Now => clock();
 
@@ -22,6 +31,7 @@ internal sealed class Teller(IncidentStore store, SidecarMetrics metrics, Journa
     public Incident Begin(Incident incident)
     {
         metrics.IncidentRecorded(incident.Upstream, incident.Cause);
+        incident = Chained(incident);
         store.Record(incident);
         return incident;
     }
@@ -29,16 +39,59 @@ internal sealed class Teller(IncidentStore store, SidecarMetrics metrics, Journa
     /// <summary>Writes down what came of an incident that was begun or recorded.</summary>
     public void End(Incident incident)
     {
+        incident = Chained(incident);
+        _open.Remove(incident.Id);
         store.Record(incident);
         log.Incident(incident);
     }
 
     /// <summary>Writes down an incident that needs no second entry.</summary>
-    public void Record(Incident incident)
+    /// <param name="incident">What was decided.</param>
+    /// <param name="hanging">The connection that goes on hanging; what follows from it is added to the incident.</param>
+    public void Record(Incident incident, SocketCookie? hanging = null)
     {
         metrics.IncidentRecorded(incident.Upstream, incident.Cause);
+        incident = Chained(incident);
+        if (hanging is { } cookie && _open.Count < MostOpen)
+        {
+            _open[incident.Id] = (cookie, incident);
+        }
+
         store.Record(incident);
         log.Incident(incident);
+    }
+
+    /// <summary>Adds what has happened since to the incidents of connections that still hang.</summary>
+    /// <param name="hangs">Whether a connection is still silent.</param>
+    public void Follow(Func<SocketCookie, bool> hangs)
+    {
+        if (_open.Count == 0 || timeline.Version == _timelineVersion)
+        {
+            return;
+        }
+
+        _timelineVersion = timeline.Version;
+        foreach (var (id, (cookie, incident)) in _open.ToList())
+        {
+            if (!hangs(cookie))
+            {
+                _open.Remove(id);
+            }
+            else if (Chained(incident) is var longer && longer.Chain.Count > incident.Chain.Count)
+            {
+                _open[id] = (cookie, longer);
+                store.Record(longer);
+            }
+        }
+    }
+
+    private Incident Chained(Incident incident)
+    {
+        var began = incident.Time - TimeSpan.FromSeconds(incident.StuckSeconds ?? 0);
+        var followed = timeline.Since(began);
+        return followed.Count == 0
+            ? incident
+            : incident with { Chain = [new ChainLink { Time = began, What = $"the connection {incident.Local} -> {incident.Peer} hangs, and its worker{(incident.Pid is { } pid ? $" [{pid}]" : "")} with it" }, .. followed] };
     }
 
     public void Recycled(string upstream, string reason) => metrics.Recycled(upstream, reason);

@@ -141,6 +141,28 @@ public sealed record UpstreamStatus
     /// <summary>Connections that the server has, from everywhere; null where it was not asked.</summary>
     public int? ServerConnections { get; init; }
 
+    /// <summary>What the server is and how it fares; null where it was not asked.</summary>
+    public ServerStatus? Server { get; init; }
+
     /// <summary>Lines of advice for the operator; empty where there is none.</summary>
     public required IReadOnlyList<string> Advice { get; init; }
+}
+
+/// <summary>A database server as an operator sees it.</summary>
+public sealed record ServerStatus
+{
+    /// <summary><c>primary</c>, <c>standby</c>, or <c>read-only</c>: a primary whose transactions can only read.</summary>
+    public required string Role { get; init; }
+
+    /// <summary>Whether that is the role that the configuration asks for; null where it asks for none.</summary>
+    public required bool? IsRoleAsDeclared { get; init; }
+
+    /// <summary>Of a standby its own, of a primary that of its slowest standby; null where there is none.</summary>
+    public required TimeSpan? ReplicationLag { get; init; }
+
+    /// <summary>Standbys that are connected to it.</summary>
+    public required int Standbys { get; init; }
+
+    /// <summary>Age of the oldest open transaction; null where there is none.</summary>
+    public required TimeSpan? OldestTransaction { get; init; }
 }

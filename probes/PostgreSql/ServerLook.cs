@@ -58,12 +58,25 @@ public sealed record ServerLook
     /// <summary>Client sessions on the server now, from everywhere, the agent's own among them.</summary>
     public required int Connections { get; init; }
 
+    /// <summary>What an operator wants to know beside it; null where the server cannot say.</summary>
+    public ServerFacts? Facts { get; init; }
+
     /// <summary>Client back-ends whose client has one of the addresses that were asked for.</summary>
     public required IReadOnlyList<ServerSession> Sessions { get; init; }
 
     /// <summary>False where there were more of them than were read.</summary>
     public required bool IsComplete { get; init; }
 }
+
+/// <summary>What a server is and how it fares.</summary>
+/// <param name="IsReadOnly">New transactions can only read: a standby, or a server that was told so.</param>
+/// <param name="ReplicationLag">
+/// Of a standby, how old the last transaction that it has replayed is, 0 where it has replayed all that it has received; of a
+/// primary, the lag of its slowest standby. Null where there is none.
+/// </param>
+/// <param name="Standbys">Standbys that are connected to it.</param>
+/// <param name="OldestTransaction">Age of the oldest open transaction of a client; null where there is none.</param>
+public sealed record ServerFacts(bool IsReadOnly, TimeSpan? ReplicationLag, int Standbys, TimeSpan? OldestTransaction);
 
 /// <summary>What came of ending a back-end.</summary>
 public enum TerminateResult

@@ -34,6 +34,17 @@ public sealed class SessionProbe(Func<NpgsqlConnectionStringBuilder> readDsn) : 
           (SELECT count(*)::int FROM pg_stat_activity WHERE datid IS NOT NULL AND usesysid IS NOT NULL)
         """;
 
+    // Apart from what identifies the server: products that speak PostgreSQL may lack one of these functions.
+    private const string ListFacts = """
+        SELECT current_setting('transaction_read_only') = 'on',
+          CASE WHEN NOT pg_is_in_recovery() THEN (SELECT max(extract(epoch FROM replay_lag))::float8 FROM pg_stat_replication)
+            WHEN pg_last_wal_receive_lsn() = pg_last_wal_replay_lsn() THEN 0::float8
+            ELSE extract(epoch FROM clock_timestamp() - pg_last_xact_replay_timestamp())::float8 END,
+          (SELECT count(*)::int FROM pg_stat_replication),
+          (SELECT max(extract(epoch FROM clock_timestamp() - xact_start))::float8 FROM pg_stat_activity
+            WHERE backend_type = 'client backend' AND pid <> pg_backend_pid())
+        """;
+
     private const string ListSessions = """
         SELECT pid, backend_start, host(client_addr), client_port, state, left(application_name, 64), usename::text,
           extract(epoch from clock_timestamp() - backend_start)::float8, extract(epoch from clock_timestamp() - query_start)::float8,
@@ -157,6 +168,22 @@ public sealed class SessionProbe(Func<NpgsqlConnectionStringBuilder> readDsn) : 
 
     public async ValueTask DisposeAsync() => await Task.WhenAny(CloseAsync(), Task.Delay(TimeSpan.FromSeconds(1))).ConfigureAwait(false);
 
+    private static async Task<ServerFacts?> ReadFactsAsync(NpgsqlConnection connection, CancellationToken cancellation)
+    {
+        try
+        {
+            await using var command = Command(connection, ListFacts);
+            await using var reader = await command.ExecuteReaderAsync(cancellation).ConfigureAwait(false);
+            return await reader.ReadAsync(cancellation).ConfigureAwait(false)
+                ? new ServerFacts(reader.GetBoolean(0), Seconds(reader, 1), reader.GetInt32(2), Seconds(reader, 3))
+                : null;
+        }
+        catch (PostgresException)
+        {
+            return null; // outside a transaction, so the session is as good as before
+        }
+    }
+
     private static async Task<ServerLook> LookAsync(NpgsqlConnection connection, string clients, CancellationToken cancellation)
     {
         TcpEndPoint? server;
@@ -182,6 +209,7 @@ public sealed class SessionProbe(Func<NpgsqlConnectionStringBuilder> readDsn) : 
             connections = reader.GetInt32(9);
         }
 
+        var facts = await ReadFactsAsync(connection, cancellation).ConfigureAwait(false);
         var sessions = new List<ServerSession>();
         var complete = true;
         await using (var command = Command(connection, ListSessions))
@@ -233,6 +261,7 @@ public sealed class SessionProbe(Func<NpgsqlConnectionStringBuilder> readDsn) : 
             MaySignal = maySignal,
             ConnectionLimit = limit > 0 ? limit : null,
             Connections = connections,
+            Facts = facts,
             Sessions = sessions,
             IsComplete = complete,
         };

@@ -49,6 +49,9 @@ public sealed record LabOptions
     /// <summary>uWSGI workers; 0: the database alone, for workers that a test brings itself.</summary>
     public int Workers { get; init; } = 4;
 
+    /// <summary>Backlog of the workers' sockets; null: uWSGI's own, 100.</summary>
+    public int? Backlog { get; init; }
+
     /// <summary>TCP keepalive that the application sets on its connections; null: off, as in an untouched stack.</summary>
     public TimeSpan? ApplicationKeepalive { get; init; }
 

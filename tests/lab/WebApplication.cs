@@ -86,6 +86,11 @@ public sealed class WebApplication
             $"env = LIBRARY_LOCK={directory}/library.lock",
             $"env = KEEPALIVES_IDLE={(options.DriversKeepalive ? "default" : options.ApplicationKeepalive is { } idle ? ((int)idle.TotalSeconds).ToString(CultureInfo.InvariantCulture) : "")}",
         };
+        if (options.Backlog is { } backlog)
+        {
+            settings.Add($"listen = {backlog}");
+        }
+
         settings.AddRange(workers.Select(w => $"http-socket = {SocketOf(directory, w)}"));
         settings.AddRange(workers.Select(w => $"map-socket = {w - 1}:{w}"));
         var configuration = Path.Combine(directory, "uwsgi.ini");

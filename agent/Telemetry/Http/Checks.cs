@@ -68,6 +68,31 @@ internal static class Checks
     }
 
     /// <summary>
+    /// <c>ServiceOK web 5 processes, 0 of 128 wait, imbalance 0.10</c>, or <c>ServiceKO</c> with status 503 where a group has no
+    /// process, an accept queue is used to more than 70 %, or one process does nearly all the work.
+    /// </summary>
+    public static (int Status, string Line) Workers(AgentSnapshot? snapshot, LoopHealth health, string? only)
+    {
+        if (Standstill(snapshot, health) is { } reason)
+            return (503, $"ServiceKO {reason}");
+        var groups = snapshot!.Groups.Where(g => only is null || string.Equals(g.Workers, only, StringComparison.Ordinal)).ToList();
+        if (groups.Count == 0)
+            return (404, only is null ? "ServiceKO no group of workers is declared" : $"ServiceKO no group of workers is named {Plain(only)}");
+        var bad = false;
+        var parts = new List<string>(groups.Count);
+        foreach (var group in groups)
+        {
+            var fullest = snapshot.Listeners.Where(l => string.Equals(l.Workers, group.Workers, StringComparison.Ordinal)).MaxBy(l => l.Waiting / (l.Limit + 1.0));
+            bad |= group.Processes == 0 || fullest?.Waiting > 0.7 * fullest?.Limit || (group.CpuImbalance > 0.7 && group.CpuCores > 0.25);
+            parts.Add(string.Create(CultureInfo.InvariantCulture, $"{group.Workers} {group.Processes} processes")
+                + (fullest is null ? "" : string.Create(CultureInfo.InvariantCulture, $", {fullest.Waiting} of {fullest.Limit} wait"))
+                + (group.CpuImbalance is { } imbalance ? string.Create(CultureInfo.InvariantCulture, $", imbalance {imbalance:F2}") : ""));
+        }
+
+        return (bad ? 503 : 200, $"{(bad ? "ServiceKO" : "ServiceOK")} {string.Join("; ", parts)}");
+    }
+
+    /// <summary>
     /// <c>ServiceOK app 3.2.1</c>, or <c>ServiceKO app 3.2.1, expected 3.3.0</c> with status 503: of each [check:…] section
     /// whether both sides say the same. One that is not known is KO.
     /// </summary>
@@ -94,6 +119,8 @@ internal static class Checks
     private static (bool Up, string Text) Reachability(UpstreamStatus upstream, AgentSnapshot snapshot)
     {
         var outage = Of(snapshot, upstream).Count(c => c.Verdict == Verdict.Outage);
+        if (upstream.Server is { IsRoleAsDeclared: false } server)
+            return (false, $"{upstream.Name} the server is {(server.Role == "standby" ? "a standby" : server.Role == "primary" ? "the primary" : server.Role)}");
         if (upstream.PathUp == false)
             return (false, $"{upstream.Name} a fresh connection fails");
         if (outage > 0)

@@ -78,6 +78,7 @@ internal sealed class HttpEndpoint : IAsyncDisposable
             ["/check/db"] = context => Check(context, Checks.Database),
             ["/check/pool"] = context => Check(context, Checks.Pool),
             ["/check/version"] = context => Check(context, Checks.Version, "check"),
+            ["/check/workers"] = context => Check(context, Checks.Workers, "workers"),
             ["/check/host"] = context => Plain(context, 200, Dns.GetHostName()),
         }.ToFrozenDictionary(StringComparer.Ordinal);
     }

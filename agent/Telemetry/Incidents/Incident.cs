@@ -56,6 +56,17 @@ public sealed record Incident
     /// <summary>First unanswered send to release, seconds; null until released.</summary>
     [JsonPropertyName("release_seconds")] public double? ReleaseSeconds { get; init; }
 
+    /// <summary>What followed around the workers while the connection hung, oldest first; empty where nothing was seen.</summary>
+    [JsonPropertyName("chain")] public IReadOnlyList<ChainLink> Chain { get; init; } = [];
+
     /// <summary>Free-form evidence: kernel counters, fresh-connection results, odds. Keys are snake_case.</summary>
     [JsonPropertyName("evidence")] public IReadOnlyDictionary<string, string> Evidence { get; init; } = new Dictionary<string, string>(StringComparer.Ordinal);
+}
+
+/// <summary>One event in the chain that a hung connection sets off.</summary>
+public sealed record ChainLink
+{
+    [JsonPropertyName("time")] public required DateTimeOffset Time { get; init; }
+
+    [JsonPropertyName("what")] public required string What { get; init; }
 }

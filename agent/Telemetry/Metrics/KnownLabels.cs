@@ -39,6 +39,9 @@ internal static class KnownLabels
     /// <summary>Backends of one HAProxy that are shown one by one; those beyond are in the status.</summary>
     public const int MostBackends = 64;
 
+    /// <summary>What a database server can be.</summary>
+    public static readonly IReadOnlyList<string> ServerRoles = ["primary", "standby", "read-only"];
+
     /// <summary>Verdicts that make an incident.</summary>
     public static readonly IReadOnlyList<string> Causes = ["expired", "stuck", "outage", "blocked-by-peer"];
 }

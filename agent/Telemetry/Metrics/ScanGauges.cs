@@ -51,6 +51,14 @@ internal sealed class ScanGauges
     public Measurement<long>[] HaproxyBackendLimit { get; private init; } = [];
     public Measurement<long>[] ChecksOk { get; private init; } = [];
 
+    public Measurement<long>[] ServerRole { get; private init; } = [];
+    public Measurement<long>[] ServerRoleAsDeclared { get; private init; } = [];
+    public Measurement<double>[] ReplicationLag { get; private init; } = [];
+    public Measurement<long>[] Standbys { get; private init; } = [];
+    public Measurement<long>[] ServerConnections { get; private init; } = [];
+    public Measurement<long>[] ServerConnectionsLimit { get; private init; } = [];
+    public Measurement<double>[] OldestTransaction { get; private init; } = [];
+
     /// <summary>Sums a look up.</summary>
     /// <param name="snapshot">The look.</param>
     /// <param name="workerGroups">Names of the [workers:…] sections; one without processes counts 0.</param>
@@ -151,6 +159,14 @@ internal sealed class ScanGauges
             GonePeers = [.. snapshot.Groups.SelectMany(group => KnownLabels.Stages.Zip(
                 [group.GonePeersWaiting, group.GonePeersServed],
                 (stage, count) => new Measurement<long>(count, Tag("workers", group.Workers), Tag("stage", stage))))],
+            ServerRole = [.. snapshot.Upstreams.Where(upstream => upstream.Server is not null).SelectMany(upstream => KnownLabels.ServerRoles.Select(role =>
+                new Measurement<long>(upstream.Server!.Role == role ? 1 : 0, Tag("upstream", upstream.Name), Tag("role", role))))],
+            ServerRoleAsDeclared = Upstreams<long>(snapshot, upstream => upstream.Server?.IsRoleAsDeclared is { } right ? right ? 1 : 0 : null),
+            ReplicationLag = Upstreams(snapshot, upstream => upstream.Server?.ReplicationLag?.TotalSeconds),
+            Standbys = Upstreams<long>(snapshot, upstream => upstream.Server?.Standbys),
+            ServerConnections = Upstreams<long>(snapshot, upstream => upstream.ServerConnections),
+            ServerConnectionsLimit = Upstreams<long>(snapshot, upstream => upstream.ConnectionLimit),
+            OldestTransaction = Upstreams(snapshot, upstream => upstream.Server?.OldestTransaction?.TotalSeconds),
             HaproxyUp = [.. snapshot.Haproxies.Select(haproxy => new Measurement<long>(haproxy.Version is null ? 0 : 1, Tag("haproxy", haproxy.Name)))],
             HaproxySessions = [.. snapshot.Haproxies.Where(haproxy => haproxy.Version is not null).Select(haproxy => new Measurement<long>(haproxy.Sessions, Tag("haproxy", haproxy.Name)))],
             HaproxySessionLimit = [.. snapshot.Haproxies.Where(haproxy => haproxy.Version is not null).Select(haproxy => new Measurement<long>(haproxy.SessionLimit, Tag("haproxy", haproxy.Name)))],
@@ -177,6 +193,10 @@ internal sealed class ScanGauges
     private static Measurement<long>[] Queues(AgentSnapshot snapshot, Func<ListenerStatus, long> value) =>
         [.. snapshot.Listeners.Where(listener => listener.Index < KnownLabels.ListenerNumbers.Count).Select(listener => new Measurement<long>(
             value(listener), Tag("workers", listener.Workers), Tag("listener", KnownLabels.ListenerNumbers[listener.Index])))];
+
+    private static Measurement<T>[] Upstreams<T>(AgentSnapshot snapshot, Func<UpstreamStatus, T?> value)
+        where T : struct =>
+        [.. snapshot.Upstreams.Where(upstream => value(upstream) is not null).Select(upstream => new Measurement<T>(value(upstream)!.Value, Tag("upstream", upstream.Name)))];
 
     private static Measurement<T>[] Groups<T>(AgentSnapshot snapshot, Func<GroupStatus, T?> value)
         where T : struct =>

@@ -114,6 +114,13 @@ internal sealed class SidecarMetrics : IDisposable
         meter.CreateObservableGauge(Prefix + "haproxy_backend_sessions", () => gauges.HaproxyBackendSessions, "{request}", "Requests at the servers of the backend.");
         meter.CreateObservableGauge(Prefix + "haproxy_backend_sessions_limit", () => gauges.HaproxyBackendLimit, "{request}", "Sum of maxconn of the backend's servers in use; absent where one has none.");
         meter.CreateObservableGauge(Prefix + "check_ok", () => gauges.ChecksOk, null, "1 if both sides of the check say the same, 0 if not; absent where one is not known.");
+        meter.CreateObservableGauge(Prefix + "server_role", () => gauges.ServerRole, null, "1 for what the database server is (primary, standby, read-only), 0 for the others; absent without a dsn-file.");
+        meter.CreateObservableGauge(Prefix + "server_role_as_declared", () => gauges.ServerRoleAsDeclared, null, "1 if the server has the role that the configuration asks for, 0 if not; absent where it asks for none.");
+        meter.CreateObservableGauge(Prefix + "server_replication_lag_seconds", () => gauges.ReplicationLag, "s", "Of a standby its own lag, of a primary that of its slowest standby; absent where there is none.");
+        meter.CreateObservableGauge(Prefix + "server_standbys", () => gauges.Standbys, "{standby}", "Standbys that are connected to the server.");
+        meter.CreateObservableGauge(Prefix + "server_connections", () => gauges.ServerConnections, "{connection}", "Client sessions on the server, from everywhere.");
+        meter.CreateObservableGauge(Prefix + "server_connections_limit", () => gauges.ServerConnectionsLimit, "{connection}", "Sessions that the server allows ordinary roles together.");
+        meter.CreateObservableGauge(Prefix + "server_oldest_transaction_seconds", () => gauges.OldestTransaction, "s", "Age of the oldest open transaction on the server; absent where there is none.");
     }
 
     /// <summary>The meter, for exporters that are attached to it by reference.</summary>

@@ -89,4 +89,25 @@ public sealed class ChecksTests
     [Fact]
     public void Without_a_check_of_that_name_there_is_nothing_to_say() =>
         Checks.Version(Samples.Snapshot() with { Checks = [Samples.Check()] }, Well, "x\ny").ShouldBe((404, "ServiceKO no check is named x\\x0ay"));
+
+    [Fact]
+    public void A_server_that_is_not_in_its_declared_role_is_KO()
+    {
+        var upstream = Samples.Upstream();
+        Checks.Database(Samples.Snapshot(upstreams: [upstream with { Server = upstream.Server! with { Role = "standby", IsRoleAsDeclared = false } }]), Well, null)
+            .ShouldBe((503, "ServiceKO orders-db the server is a standby"));
+        Checks.Database(Samples.Snapshot(upstreams: [upstream with { Server = upstream.Server! with { Role = "standby", IsRoleAsDeclared = null } }]), Well, null).Status.ShouldBe(200);
+    }
+
+    [Theory]
+    [InlineData(0, 0.1, 200, "ServiceOK web 5 processes, 0 of 5 wait, imbalance 0.10")]
+    [InlineData(3, 0.1, 200, "ServiceOK web 5 processes, 3 of 5 wait, imbalance 0.10")]
+    [InlineData(4, 0.1, 503, "ServiceKO web 5 processes, 4 of 5 wait, imbalance 0.10")]
+    [InlineData(0, 0.8, 503, "ServiceKO web 5 processes, 0 of 5 wait, imbalance 0.80")]
+    public void A_full_queue_and_one_process_for_all_are_KO(long waiting, double imbalance, int status, string line) =>
+        Checks.Workers(Samples.Snapshot() with { Listeners = [Samples.Listener(0, waiting), Samples.Listener(1, 0)], Groups = [Samples.Group(imbalance: imbalance)] }, Well, null).ShouldBe((status, line));
+
+    [Fact]
+    public void A_group_without_a_process_is_KO() =>
+        Checks.Workers(Samples.Snapshot() with { Groups = [Samples.Group(imbalance: null) with { Processes = 0 }] }, Well, "web").ShouldBe((503, "ServiceKO web 0 processes"));
 }

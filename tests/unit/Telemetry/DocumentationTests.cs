@@ -73,6 +73,8 @@ public sealed partial class DocumentationTests
     [InlineData("/check/pool?upstream=none", false, 404)]
     [InlineData("/check/version", true, 503)]
     [InlineData("/check/version", false, 404)]
+    [InlineData("/check/workers", true, 503)]
+    [InlineData("/check/workers", false, 404)]
     [InlineData("/api/v1/stack", false, 200)]
     [InlineData("/api/v1/stack", true, 503)]
     [InlineData("/check/host", true, 200)]

@@ -220,7 +220,7 @@ public sealed class MetricsTests
             .SelectMany(line => line[(line.IndexOf('{') + 1)..line.IndexOf('}')].Split(','))
             .Select(pair => pair[..pair.IndexOf('=')])
             .Distinct(StringComparer.Ordinal);
-        names.ShouldBe(["upstream", "verdict", "version", "cause", "outcome", "bound", "reason", "le", "workers", "worker", "listener", "stage", "haproxy", "proxy", "state", "check", "signal", "remedy", "guardrail"], ignoreOrder: true);
+        names.ShouldBe(["upstream", "verdict", "version", "cause", "outcome", "bound", "reason", "le", "workers", "worker", "listener", "stage", "haproxy", "proxy", "state", "check", "role", "signal", "remedy", "guardrail"], ignoreOrder: true);
     }
 
     [Fact]
@@ -314,6 +314,7 @@ public sealed class MetricsTests
             Groups = [Samples.Group()],
             ListenOverflows = 9,
             Haproxies = [Samples.Haproxy()],
+            Upstreams = [Samples.Upstream() with { ConnectionLimit = 97, ServerConnections = 44 }],
             Checks = [Samples.Check(), Samples.Check("schema", actual: "7"), Samples.Check("later", actual: null, problem: "not made yet")],
         });
         return metrics;

@@ -57,6 +57,7 @@ internal static class Samples
         IdleTimeoutUpper = upper is { } u ? TimeSpan.FromSeconds(u) : null,
         ConnectionLimit = server?.Limit,
         ServerConnections = server?.Connections,
+        Server = new ServerStatus { Role = "primary", IsRoleAsDeclared = true, ReplicationLag = TimeSpan.FromSeconds(0.25), Standbys = 1, OldestTransaction = TimeSpan.FromSeconds(3.5) },
         Advice = ["set keepalives_idle=150 in the application"],
     };
 
@@ -158,6 +159,7 @@ internal static class Samples
         Peer = "10.0.2.2:5432",
         Why = "first unanswered send 2.1 s ago; a fresh connection took 0.8 ms",
         StuckSeconds = 2.1,
+        Chain = [new ChainLink { Time = Noon, What = "the connection hangs" }],
         Evidence = new Dictionary<string, string>(StringComparer.Ordinal) { ["retransmits"] = "3" },
     };
 }
