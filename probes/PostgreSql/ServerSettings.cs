@@ -27,6 +27,9 @@ public sealed record ServerSettings
     /// <summary>statement_timeout, as in force for the agent's own role.</summary>
     public TimeSpan? StatementTimeout { get; init; }
 
+    /// <summary>The server's file and line that set statement_timeout; null where a role, a database or nobody does.</summary>
+    public (string File, int Line)? StatementTimeoutLine { get; init; }
+
     /// <summary>max_connections.</summary>
     public int? MaxConnections { get; init; }
 }

@@ -55,7 +55,7 @@ public sealed class SessionProbe(Func<NpgsqlConnectionStringBuilder> readDsn) : 
         """;
 
     private const string ListSettings = """
-        SELECT name, setting, coalesce(unit, '') FROM pg_settings WHERE name IN ('tcp_keepalives_idle', 'tcp_keepalives_interval',
+        SELECT name, setting, coalesce(unit, ''), sourcefile, sourceline FROM pg_settings WHERE name IN ('tcp_keepalives_idle', 'tcp_keepalives_interval',
           'tcp_keepalives_count', 'tcp_user_timeout', 'client_connection_check_interval', 'idle_in_transaction_session_timeout',
           'statement_timeout', 'max_connections')
         """;
@@ -85,11 +85,16 @@ public sealed class SessionProbe(Func<NpgsqlConnectionStringBuilder> readDsn) : 
             await using var command = Command(connection, ListSettings);
             await using var reader = await command.ExecuteReaderAsync(cancellation).ConfigureAwait(false);
             var values = new Dictionary<string, (double Value, string Unit)>(StringComparer.Ordinal);
+            (string, int)? line = null;
             while (await reader.ReadAsync(cancellation).ConfigureAwait(false) && values.Count < 16)
             {
                 if (double.TryParse(reader.GetString(1), NumberStyles.Float, CultureInfo.InvariantCulture, out var value) && value is >= 0 and < MostSeconds)
                 {
                     values[reader.GetString(0)] = (value, reader.GetString(2));
+                    if (reader.GetString(0) == "statement_timeout" && !reader.IsDBNull(3) && !reader.IsDBNull(4))
+                    {
+                        line = (reader.GetString(3), reader.GetInt32(4));
+                    }
                 }
             }
 
@@ -106,6 +111,7 @@ public sealed class SessionProbe(Func<NpgsqlConnectionStringBuilder> readDsn) : 
                 ConnectionCheckInterval = Duration("client_connection_check_interval"),
                 IdleInTransactionTimeout = Duration("idle_in_transaction_session_timeout"),
                 StatementTimeout = Duration("statement_timeout"),
+                StatementTimeoutLine = line,
                 MaxConnections = values.TryGetValue("max_connections", out var most) ? (int)Math.Min(most.Value, int.MaxValue) : null,
             };
         },

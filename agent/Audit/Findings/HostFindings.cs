@@ -99,7 +99,7 @@ internal static class HostFindings
             Id = "postgresql-setting",
             Severity = Severity.Low,
             Program = "postgresql",
-            Place = upstream.Place,
+            Place = upstream.ServerPlace ?? upstream.Place,
             What = $"{upstream.Name}: {parts[1]}",
             Consequence = parts[2],
         }));

@@ -32,13 +32,23 @@ internal sealed record RunningProgram(string Program, int Pid, IReadOnlyList<str
     /// <summary>The masters of all known programs.</summary>
     /// <param name="reader">Processes.</param>
     /// <param name="isWanted">Whether a network namespace is looked at.</param>
-    public static IReadOnlyList<RunningProgram> Find(ProcessReader reader, Func<ulong, bool> isWanted)
+    /// <param name="unseen">Processes of which it cannot be told what they are.</param>
+    public static IReadOnlyList<RunningProgram> Find(ProcessReader reader, Func<ulong, bool> isWanted, out int unseen)
     {
+        unseen = 0;
         var programs = new Dictionary<int, (string Program, ProcessStat Stat, IReadOnlyList<string> Arguments, bool IsTitle)>();
         foreach (var pid in reader.ReadPids())
         {
-            if (reader.TryReadStat(pid, out var stat) && stat is { IsKernelThread: false, State: not ('Z' or 'X') } && reader.ReadArguments(pid) is { Count: > 0 } words
-                && Recognise(reader.ReadExecutable(pid) ?? "", words, out var arguments, out var isTitle) is { } program)
+            if (!reader.TryReadStat(pid, out var stat) || stat is { IsKernelThread: true } or { State: 'Z' or 'X' })
+            {
+                continue;
+            }
+
+            if (reader.ReadExecutable(pid) is not { } executable)
+            {
+                unseen += reader.IsAlive(stat.Identity) ? 1 : 0;
+            }
+            else if (reader.ReadArguments(pid) is { Count: > 0 } words && Recognise(executable, words, out var arguments, out var isTitle) is { } program)
             {
                 programs[pid] = (program, stat, arguments, isTitle);
             }

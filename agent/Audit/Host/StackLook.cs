@@ -68,7 +68,12 @@ internal sealed class StackLook(AuditOptions options, SidecarConfiguration confi
         progress?.Invoke("processes and their configurations");
         var own = _reader.ReadNetworkNamespace(Environment.ProcessId);
         bool IsWanted(ulong network) => configuration.Agent.AllNetworkNamespaces || network == own;
-        var running = RunningProgram.Find(_reader, IsWanted);
+        var running = RunningProgram.Find(_reader, IsWanted, out var unseen);
+        if (unseen > 0)
+        {
+            _notes.Add(new Note(new Place("/proc", 0), $"{unseen} of all processes cannot be looked at, and servers may be among them; as root it sees the most"));
+        }
+
         var programs = running.Select(program => program.Read(_reader)).ToList();
         Defaults(programs, "/", program => !running.Any(one => one.Program == program));
 

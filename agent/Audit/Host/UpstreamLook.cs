@@ -43,7 +43,7 @@ internal sealed class UpstreamLook(SidecarConfiguration configuration)
                 {
                     Program = "postgresql",
                     Name = section.Name,
-                    Place = place,
+                    Place = ServerOf(section),
                     Limits =
                     [
                         new Limit
@@ -51,7 +51,7 @@ internal sealed class UpstreamLook(SidecarConfiguration configuration)
                             Kind = LimitKind.Work,
                             Setting = "statement_timeout",
                             Value = settings.StatementTimeout is { } time && time > TimeSpan.Zero ? time : null,
-                            Place = null,
+                            Place = settings.StatementTimeoutLine is { } line ? new Place($"{section.Name}, {line.File}", line.Line) : ServerOf(section),
                             Form = "statement_timeout = '{0}s'",
                             Ending = Ending.ServerError,
                         },
@@ -64,6 +64,7 @@ internal sealed class UpstreamLook(SidecarConfiguration configuration)
             {
                 Name = section.Name,
                 Place = place,
+                ServerPlace = ServerOf(section),
                 IdleTimeout = idle,
                 IsArmed = section.Keepalive && configuration.Agent.Mode == AgentMode.Protect,
                 Advice = settings is null ? [] : Advisor.For(section, idle, section.RefreshedBy == IdleClock.Data, settings),
@@ -73,6 +74,8 @@ internal sealed class UpstreamLook(SidecarConfiguration configuration)
         databases = hops;
         return found;
     }
+
+    private static Place ServerOf(UpstreamSection section) => new($"{section.Name}, postgresql.conf", 0);
 
     /// <summary>The line of <c>[upstream:NAME]</c>; the loader keeps no lines.</summary>
     private Place PlaceOf(string name)

@@ -125,6 +125,9 @@ internal sealed record WatchedUpstream
     /// <summary>Whether the agent arms keepalives there (<c>keepalive = on</c> and <c>mode = protect</c>).</summary>
     public bool IsArmed { get; init; }
 
+    /// <summary>Where its server's settings stand; null: it has none that can be asked for.</summary>
+    public Place? ServerPlace { get; init; }
+
     /// <summary>Advice about the server's settings.</summary>
     public IReadOnlyList<string> Advice { get; init; } = [];
 }
