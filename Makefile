@@ -1,6 +1,6 @@
 # Thin: each target is a script or one dotnet command. `make demo` is the place to begin.
 
-.PHONY: build test unit lab simulate fuzz mutate demo bench deb format clean
+.PHONY: build test unit lab simulate fuzz mutate soak demo bench deb format clean
 
 build:
 	scripts/publish.sh
@@ -27,6 +27,10 @@ fuzz:
 # Each guardrail taken out in turn: a test has to notice; some ten minutes.
 mutate:
 	scripts/mutate-guardrails.sh
+
+# Everything at once in the lab; an hour unless MINUTES= says otherwise.
+soak: build
+	scripts/soak.sh $(MINUTES)
 
 demo: build
 	scripts/prerequisites.sh lab

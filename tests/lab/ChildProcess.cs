@@ -7,6 +7,7 @@ namespace Sidecar.Lab;
 /// <summary>The signals that the lab sends.</summary>
 public enum Signal
 {
+    Hangup = 1,
     Interrupt = 2,
     Quit = 3,
     Kill = 9,

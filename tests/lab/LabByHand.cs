@@ -36,6 +36,7 @@ internal static class LabByHand
     {
         Console.Error.WriteLine("""
             usage: sidecar-lab demo    the blackout, without and with the agent, side by side
+                   sidecar-lab soak MINUTES [SEED]    everything at once, and a report
                    sidecar-lab up      one lab to play with, until Ctrl-C
                    sidecar-lab reap    remove what labs of dead processes left behind
             """);
