@@ -410,6 +410,8 @@ public sealed class TrackedConnection(SocketKey key, Upstream upstream, ulong na
     {
         private TimeSpan? _upSince;
         private int _pending;
+        private static readonly TimeSpan DelayedAcknowledgement = TimeSpan.FromMilliseconds(50);
+
         private TimeSpan _lastPending;
 
         internal TimeSpan Start { get; } = start;
@@ -456,7 +458,9 @@ public sealed class TrackedConnection(SocketKey key, Upstream upstream, ulong na
                 return;
             }
 
-            if (_pending > 0 && started >= _lastPending)
+            // An acknowledgement may be delayed (RFC 1122; 40 ms on Linux) and then take its way: a fresh connection that began
+            // earlier than that was answered before the retransmission had to be.
+            if (_pending > 0 && started >= _lastPending + DelayedAcknowledgement)
             {
                 Confirmed += _pending;
                 _pending = 0;
