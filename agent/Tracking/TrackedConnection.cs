@@ -20,6 +20,12 @@ public sealed class TrackedConnection(SocketKey key, Upstream upstream, ulong na
     private static readonly TimeSpan ShortestInterest = TimeSpan.FromMilliseconds(200);
     private static readonly TimeSpan LongestInterest = TimeSpan.FromSeconds(20);
 
+    /// <summary>
+    /// An acknowledgement may be delayed (RFC 1122; 40 ms on Linux) and then takes its way: before that, silence after a
+    /// retransmission says nothing.
+    /// </summary>
+    private static readonly TimeSpan DelayedAcknowledgement = TimeSpan.FromMilliseconds(50);
+
     private KeptObservation _last;
     private bool _seen;
     private TimeSpan _lastHeard;
@@ -208,7 +214,7 @@ public sealed class TrackedConnection(SocketKey key, Upstream upstream, ulong na
 
         return evidence is { Unacknowledged: > 0, Timeouts: > 0, ZeroWindow: false } or { Unacknowledged: 0, Probing: not null, AnswerAwaited: false }
             && SilenceStart is { } silenceStart
-            && (path.Last is not { } last || last.Started < silenceStart || last.Up != true || last.Started < LastRetransmission);
+            && (path.Last is not { } last || last.Started < silenceStart || last.Up != true || last.Started < LastRetransmission + DelayedAcknowledgement);
     }
 
     /// <summary>The evidence of the last look, for the judge.</summary>
@@ -410,8 +416,6 @@ public sealed class TrackedConnection(SocketKey key, Upstream upstream, ulong na
     {
         private TimeSpan? _upSince;
         private int _pending;
-        private static readonly TimeSpan DelayedAcknowledgement = TimeSpan.FromMilliseconds(50);
-
         private TimeSpan _lastPending;
 
         internal TimeSpan Start { get; } = start;
@@ -458,8 +462,7 @@ public sealed class TrackedConnection(SocketKey key, Upstream upstream, ulong na
                 return;
             }
 
-            // An acknowledgement may be delayed (RFC 1122; 40 ms on Linux) and then take its way: a fresh connection that began
-            // earlier than that was answered before the retransmission had to be.
+            // A fresh connection that began earlier was answered before the retransmission had to be.
             if (_pending > 0 && started >= _lastPending + DelayedAcknowledgement)
             {
                 Confirmed += _pending;

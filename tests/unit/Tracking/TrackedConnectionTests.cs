@@ -5,6 +5,7 @@ using Shouldly;
 using Sidecar.Agent.Configuration;
 using Sidecar.Agent.Judgement;
 using Sidecar.Agent.Tracking;
+using Sidecar.Probes.Paths;
 using Sidecar.Probes.SockDiag;
 using Sidecar.Simulator;
 using Xunit;
@@ -287,6 +288,27 @@ public sealed class TrackedConnectionTests
 
             return true;
         }));
+    }
+
+    [Fact]
+    public void After_a_retransmission_a_fresh_connection_is_wanted_that_begins_when_a_delayed_acknowledgement_would_have_come()
+    {
+        var path = new PathTracker(new PathKey(1, 1, new TcpEndPoint(2, 5432)), _upstream);
+        _connection.Path = path;
+        Look(9);
+        StallUntilSecondTimeout();
+        Look(10.86);
+        _connection.Assess(DateTimeOffset.UnixEpoch).ShouldBeTrue();
+
+        path.Begin(Task.FromResult(new FreshConnectResult(FreshConnectOutcome.Connected, 0, 0, 0, null)), At(10.86));
+        path.Collect(At(10.87));
+        Look(10.96);
+        _connection.Assess(DateTimeOffset.UnixEpoch).ShouldBeTrue("the acknowledgement could still be on its way");
+
+        path.Begin(Task.FromResult(new FreshConnectResult(FreshConnectOutcome.Connected, 0, 0, 0, null)), At(10.96));
+        path.Collect(At(10.97));
+        Look(11.06);
+        _connection.Assess(DateTimeOffset.UnixEpoch).ShouldBeFalse("nothing was sent since");
     }
 
     [Fact]
