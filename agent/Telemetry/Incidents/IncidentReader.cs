@@ -78,9 +78,14 @@ internal static class IncidentReader
             if (JsonSerializer.Deserialize(line, IncidentJson.Default.Incident) is not { Id.Length: > 0 } incident)
                 return null;
 
-            // A line without evidence is an incident all the same; generated code leaves null where the key is missing.
-            return incident.Evidence is null ? incident with { Evidence = new Dictionary<string, string>(StringComparer.Ordinal) }
-                : incident.Evidence.Values.All(value => value is not null) ? incident : null;
+            // A line without evidence, or of a version that had no chain, is an incident all the same; generated code leaves null
+            // where the key is missing.
+            incident = incident with
+            {
+                Evidence = incident.Evidence ?? new Dictionary<string, string>(StringComparer.Ordinal),
+                Chain = incident.Chain ?? [],
+            };
+            return incident.Evidence.Values.All(value => value is not null) && incident.Chain.All(link => link is not null) ? incident : null;
         }
         catch (JsonException)
         {

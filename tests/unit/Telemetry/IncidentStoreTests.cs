@@ -268,6 +268,21 @@ public sealed class IncidentStoreTests : IDisposable
     }
 
     [Fact]
+    public void A_line_without_evidence_and_chain_is_an_incident_that_can_be_written_again()
+    {
+        File.WriteAllText(CurrentFile, """
+            {"id":"a","time":"2026-01-01T12:00:00+00:00","upstream":"orders-db","cause":"stuck","remedy":"recycle","outcome":"released","pid":null,"withheld_by":null,"why":"x"}
+
+            """);
+
+        var incident = Read().ShouldHaveSingleItem();
+
+        incident.Chain.ShouldBeEmpty();
+        incident.Evidence.ShouldBeEmpty();
+        Encoding.UTF8.GetString(IncidentJson.Line(incident)).ShouldContain("\"chain\":[]");
+    }
+
+    [Fact]
     public void A_state_directory_that_is_not_there_reads_as_empty() =>
         IncidentReader.Read(state["nowhere"], 10).ShouldBe(new IncidentReadResult([], 0), new SameContents());
 
