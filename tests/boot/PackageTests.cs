@@ -125,7 +125,8 @@ public sealed partial class PackageTests
         var sample = await File.ReadAllTextAsync(Path.Combine(Repository.Root, "packaging", "deb", "conn-sidecar.conf"));
         var keys = SampleKey().Matches(sample).Select(m => m.Groups["key"].Value).Distinct().ToList();
         keys.Count.ShouldBeGreaterThan(15);
-        var described = ManualKey().Matches(manual[manual.IndexOf("\n[agent]", StringComparison.Ordinal)..]).Select(m => m.Groups["key"].Value);
+        var described = ManualKey().Matches(manual[manual.IndexOf("\n[agent]", StringComparison.Ordinal)..])
+            .SelectMany(m => m.Groups["key"].Value.Split(", ")).Distinct();
         described.ShouldBe(keys, ignoreOrder: true);
     }
 
@@ -197,7 +198,7 @@ public sealed partial class PackageTests
     [GeneratedRegex(@"^#(?<key>[a-z][a-z-]*) = ", RegexOptions.Multiline | RegexOptions.ExplicitCapture, 1000)]
     private static partial Regex SampleKey();
 
-    [GeneratedRegex(@"^       (?<key>[a-z][a-z-]*)(\n|  +| +[A-Z])", RegexOptions.Multiline | RegexOptions.ExplicitCapture, 1000)]
+    [GeneratedRegex(@"^       (?<key>[a-z][a-z-]*(, [a-z][a-z-]*)*)(\n|  +| +[A-Z])", RegexOptions.Multiline | RegexOptions.ExplicitCapture, 1000)]
     private static partial Regex ManualKey();
 
     [GeneratedRegex(".\b", RegexOptions.ExplicitCapture, 1000)]

@@ -34,6 +34,9 @@ public sealed record AgentOptions
     /// <summary>It runs on the database host, and the database's own connections are inbound; otherwise on the worker host.</summary>
     public bool OnDatabaseHost { get; init; }
 
+    /// <summary>The <c>network-namespaces</c> key. With <c>all</c> workers of labs beside this one belong to the group too.</summary>
+    public string NetworkNamespaces { get; init; } = "all";
+
     /// <summary>The <c>listen</c> key; null: its usual port.</summary>
     public string? Listen { get; init; }
 
@@ -259,6 +262,7 @@ public sealed class AgentProcess
             $"listen = {options.Listen ?? $"127.0.0.1:{Port}"}",
             $"state-directory = {state}",
             $"runtime-directory = {run}",
+            $"network-namespaces = {options.NetworkNamespaces}",
             "",
             "[upstream:orders-db]",
             $"endpoint = {lab.Database.EndPoint}",

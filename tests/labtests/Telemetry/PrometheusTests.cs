@@ -7,7 +7,7 @@ namespace Sidecar.LabTests.Telemetry;
 public sealed class PrometheusTests(ITestOutputHelper output)
 {
     /// <summary>The agent may look, and do nothing: the blackout lasts until the operator ends it.</summary>
-    private static readonly AgentOptions HandsOff = new() { Keepalive = false, Recycle = false, Terminate = false };
+    private static readonly AgentOptions HandsOff = new() { Keepalive = false, Recycle = false, Terminate = false, NetworkNamespaces = "own" };
 
     [Fact]
     public async Task A_blackout_fires_the_alert_and_what_its_runbook_page_says_resolves_it()
@@ -66,7 +66,7 @@ public sealed class PrometheusTests(ITestOutputHelper output)
     [Fact]
     public async Task An_outage_fires_its_own_alert_and_resolves_when_the_path_is_back()
     {
-        await using var blackout = await Blackout.PrepareAsync(new LabOptions(), new AgentOptions { Keepalive = false, Recycle = true, Terminate = true });
+        await using var blackout = await Blackout.PrepareAsync(new LabOptions(), new AgentOptions { Keepalive = false, Recycle = true, Terminate = true, NetworkNamespaces = "own" });
         using var prometheus = await Prometheus.StartAsync(blackout.Lab);
         await blackout.Lab.Network.SetLinkAsync(LabLink.Worker, up: false);
 
@@ -85,7 +85,7 @@ public sealed class PrometheusTests(ITestOutputHelper output)
     [Fact]
     public async Task The_worker_that_sleeps_and_the_worker_that_computes_show()
     {
-        await using var blackout = await Blackout.PrepareAsync(new LabOptions(), new AgentOptions { Keepalive = true });
+        await using var blackout = await Blackout.PrepareAsync(new LabOptions(), new AgentOptions { Keepalive = true, NetworkNamespaces = "own" });
         var agent = blackout.RequireAgent();
         var scrape = await agent.MetricsAsync();
         Samples(scrape, "conn_sidecar_worker_processes").Values.ShouldBe([4.0]);
