@@ -54,7 +54,7 @@ public sealed class QueueTests(ITestOutputHelper output)
         await Wait.UntilAsync("HAProxy's own errors are counted", async () =>
             Sample(scrape = await agent.MetricsAsync(), "conn_sidecar_haproxy_own_errors_total{haproxy=\"edge\",proxy=\"mirrors\"}") > 0, Wait.Seconds(10));
         Sample(scrape, "conn_sidecar_haproxy_sessions{haproxy=\"edge\"}").ShouldBeGreaterThan(500);
-        (await agent.RunAsync("status")).Output.ShouldContain("errors of HAProxy's own");
+        await Wait.UntilAsync("status tells of them", async () => (await agent.RunAsync("status")).Output.Contains("errors of HAProxy's own", StringComparison.Ordinal), Wait.Seconds(10));
         output.WriteLine(await spike.WaitForLineAsync(l => l.StartsWith("ends", StringComparison.Ordinal), Wait.Seconds(60)));
         agent.Process.HasExited.ShouldBeFalse();
     }
