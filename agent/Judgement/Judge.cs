@@ -103,41 +103,24 @@ public static class Judge
             return Probed(connection, probing, path);
         }
 
-        if (path is { CountsDataOnly: true, IdleTimeoutLower: { } limit })
-        {
-            return WithoutData(connection.WithoutData, limit, path.IdleTimeoutUpper);
-        }
-
         if (path.IdleTimeoutLower is not { } lower)
         {
             return new(Verdict.Healthy, connection.KeepaliveAt is null ? Reason.NoTimeoutKnown : Reason.ProtectedByKeepalive);
         }
 
-        // A probe that comes later than the path forgets protects nothing.
-        if (connection.KeepaliveAt is { } probe && probe < lower && connection.Idle < lower)
+        // A probe that comes later than the path forgets protects nothing, nor does any where only data counts.
+        if (!path.CountsDataOnly && connection.KeepaliveAt is { } probe && probe < lower && connection.Idle < lower)
         {
             return new(Verdict.Healthy, Reason.ProtectedByKeepalive);
         }
 
-        if (path.IdleTimeoutUpper is { } upper && connection.Idle >= upper)
+        var idle = path.CountsDataOnly ? connection.WithoutData : connection.Idle;
+        if (idle >= path.IdleTimeoutUpper)
         {
             return new(Verdict.Expired, Reason.PastTheTimeout);
         }
 
-        return connection.Idle >= lower / 2
-            ? new(Verdict.Aging, Reason.PastHalfTheTimeout)
-            : new(Verdict.Healthy, Reason.YoungerThanHalfTheTimeout);
-    }
-
-    /// <summary>Rests on a path that counts only data: no keepalive protects it.</summary>
-    private static Judged WithoutData(TimeSpan idle, TimeSpan lower, TimeSpan? upper)
-    {
-        if (idle >= upper)
-        {
-            return new(Verdict.Expired, Reason.PastTheTimeout);
-        }
-
-        if (idle >= lower * Near)
+        if (path.CountsDataOnly && idle >= lower * Near)
         {
             return new(Verdict.Aging, Reason.NearTheTimeout);
         }
