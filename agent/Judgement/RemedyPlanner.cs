@@ -166,8 +166,7 @@ public static class RemedyPlanner
             return Decision.Nothing;
         }
 
-        var guardrail = ForAny(expired, now) ?? ForRecycle(now) ?? (now.Observe ? Guardrail.Observe : null);
-        return guardrail is { } by ? Decision.Withhold(Remedy.Recycle, by) : Decision.Act(Remedy.Recycle);
+        return Close(expired, null, now);
     }
 
     /// <summary>
@@ -184,8 +183,7 @@ public static class RemedyPlanner
             return Decision.Nothing;
         }
 
-        var guardrail = ForAny(aging, now) ?? (isAtRest is null ? Guardrail.Unknown : (Guardrail?)null) ?? ForRecycle(now) ?? (now.Observe ? Guardrail.Observe : null);
-        return guardrail is { } by ? Decision.Withhold(Remedy.Recycle, by) : Decision.Act(Remedy.Recycle);
+        return Close(aging, isAtRest is null ? Guardrail.Unknown : null, now);
     }
 
     /// <summary>Plans for the back-end of a recycled connection: ended only where it is provably an orphan.</summary>
@@ -195,6 +193,13 @@ public static class RemedyPlanner
         { Observe: true } => Decision.Withhold(Remedy.Release, Guardrail.Observe),
         _ => Decision.Act(Remedy.Release),
     };
+
+    /// <summary>Recycles a resting connection unless a guardrail withholds it; <paramref name="ofItsOwn"/> is the one that only its kind has.</summary>
+    private static Decision Close(in StuckCase resting, Guardrail? ofItsOwn, in Circumstances now)
+    {
+        var guardrail = ForAny(resting, now) ?? ofItsOwn ?? ForRecycle(now) ?? (now.Observe ? Guardrail.Observe : null);
+        return guardrail is { } by ? Decision.Withhold(Remedy.Recycle, by) : Decision.Act(Remedy.Recycle);
+    }
 
     private static Guardrail? ForAny(in StuckCase stuck, in Circumstances now)
     {

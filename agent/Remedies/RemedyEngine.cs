@@ -196,53 +196,12 @@ internal sealed class RemedyEngine : IDisposable
             return;
         }
 
-        if (connection.Case is null || connection.Case.StallStart != probingStart)
-        {
-            connection.Case = new ConnectionCase(probingStart);
-        }
-
-        var memory = connection.Case;
-        var rate = _expiredRates[connection.Upstream.Name];
-        var expired = new StuckCase
-        {
-            Declared = connection.Upstream.Matches(connection.Key.Local, connection.Key.Peer),
-            PathUp = connection.Path!.IsUpSince(probingStart, now),
-            RecycleEnabled = connection.Upstream.Section.Recycle,
-            Recycle = memory.Recycle,
-            Worker = default,
-        };
-        var circumstances = new Circumstances
-        {
-            Observe = _observe,
-            TickLate = late,
-            CommonMode = true, // always at a bounded rate: nobody is waiting yet
-            RecycleRateLeft = rate.IsLeftAt(now),
-        };
-        var decision = RemedyPlanner.ForExpired(expired, connection.Judged.Reason == Reason.ProbesUnanswered, circumstances);
-        if (decision.Remedy == Remedy.None)
-        {
-            return;
-        }
-
-        if (decision.WithheldBy is { } guardrail)
-        {
-            Withhold(connection, memory, decision.Remedy, guardrail, _owners.Find(connection.Last.Inode).First, now);
-            return;
-        }
-
-        if (!connection.Path!.IsUpNow(connection.LastRetransmission, now))
-        {
-            probe(connection);
-            return;
-        }
-
-        rate.Spend(now);
-        if (connection.Protection?.NudgedSince is not null)
+        var (expired, circumstances) = Resting(connection, probingStart, connection.Path!.IsUpSince(probingStart, now), late, now);
+        if (CloseResting(connection, RemedyPlanner.ForExpired(expired, connection.Judged.Reason == Reason.ProbesUnanswered, circumstances), null, now, probe)
+            && connection.Protection?.NudgedSince is not null)
         {
             _teller.Nudged(connection.Upstream.Name, "unanswered");
         }
-
-        Recycle(connection, memory, null, now);
     }
 
     /// <summary>
@@ -257,51 +216,70 @@ internal sealed class RemedyEngine : IDisposable
             return;
         }
 
-        if (connection.Case is null || connection.Case.StallStart != connection.LastData)
-        {
-            connection.Case = new ConnectionCase(connection.LastData);
-        }
-
-        var memory = connection.Case;
         var isAtRest = _sessions.IsAtRest(connection, now, out var why);
         if (isAtRest is null && why is null)
         {
             return; // the server's answer is not here yet
         }
 
-        var rate = _expiredRates[connection.Upstream.Name];
-        var aging = new StuckCase
+        var (aging, circumstances) = Resting(connection, connection.LastData, path.Last?.Up != false, late, now);
+        if (CloseResting(connection, RemedyPlanner.ForNearTheTimeout(aging, isAtRest, circumstances), why, now, probe)
+            && connection.Case!.Incident?.Outcome == "recovered")
+        {
+            connection.Case = null; // a keepalive came in between: it is near its end all the same
+        }
+    }
+
+    /// <summary>A resting connection as the planner sees it; its case is the one of the rest that began at <paramref name="since"/>.</summary>
+    private (StuckCase Resting, Circumstances Now) Resting(TrackedConnection connection, TimeSpan since, bool pathUp, bool late, TimeSpan now)
+    {
+        if (connection.Case is null || connection.Case.StallStart != since)
+        {
+            connection.Case = new ConnectionCase(since);
+        }
+
+        var resting = new StuckCase
         {
             Declared = connection.Upstream.Matches(connection.Key.Local, connection.Key.Peer),
-            PathUp = path.Last?.Up != false,
+            PathUp = pathUp,
             RecycleEnabled = connection.Upstream.Section.Recycle,
-            Recycle = memory.Recycle,
+            Recycle = connection.Case.Recycle,
             Worker = default,
         };
-        var circumstances = new Circumstances { Observe = _observe, TickLate = late, CommonMode = true, RecycleRateLeft = rate.IsLeftAt(now) };
-        var decision = RemedyPlanner.ForNearTheTimeout(aging, isAtRest, circumstances);
+        var circumstances = new Circumstances
+        {
+            Observe = _observe,
+            TickLate = late,
+            CommonMode = true, // always at a bounded rate: nobody is waiting yet
+            RecycleRateLeft = _expiredRates[connection.Upstream.Name].IsLeftAt(now),
+        };
+        return (resting, circumstances);
+    }
+
+    /// <summary>Carries out what was planned for a resting connection; true where it was tried to close it.</summary>
+    private bool CloseResting(TrackedConnection connection, Decision decision, string? why, TimeSpan now, Action<TrackedConnection> probe)
+    {
+        var memory = connection.Case!;
         if (decision.Remedy == Remedy.None)
         {
-            return;
+            return false;
         }
 
         if (decision.WithheldBy is { } guardrail)
         {
             Withhold(connection, memory, decision.Remedy, guardrail, _owners.Find(connection.Last.Inode).First, now, why);
+            return false;
         }
-        else if (!path.IsUpNow(null, now))
+
+        if (!connection.Path!.IsUpNow(connection.LastRetransmission, now))
         {
-            probe(connection);
+            probe(connection); // and then, at the next look
+            return false;
         }
-        else
-        {
-            rate.Spend(now);
-            Recycle(connection, memory, null, now);
-            if (memory.Incident?.Outcome == "recovered")
-            {
-                connection.Case = null; // a keepalive came in between: it is near its end all the same
-            }
-        }
+
+        _expiredRates[connection.Upstream.Name].Spend(now);
+        Recycle(connection, memory, null, now);
+        return true;
     }
 
     private void Plan(TrackedConnection connection, ConnectionCase memory, IReadOnlyCollection<TrackedConnection> all, bool late, TimeSpan now, Action<TrackedConnection> probe)
