@@ -77,12 +77,14 @@ internal static class LadderPlan
     private static readonly double[] CommonSeconds = [60, 240, 300, 350, 600, 900, 1200, 3600, 7440];
 
     // The scale below and between the common values. Steps are at most 1.8-fold, so that the loss after a survived gap comes
-    // before 1.8 T; fine at the short end, where the test itself takes a while beside T, and above it as few as that allows:
-    // each takes a connection from the pairs, which have to begin before T / 5.
-    private static readonly double[] ScaleSeconds = [2.5, 4, 5.5, 7.5, 10, 13.5, 18, 24, 32, 43, 105, 175, 2080, 5100];
+    // before 1.8 T; fine at the short end, where the test itself takes a while beside T.
+    private static readonly double[] ShortSeconds = [2.5, 4, 5.5, 7.5, 10, 13.5, 18, 24, 32, 43];
 
-    // The same for few connections: what is found by the first loss has to be narrower there, since dividing it takes longer.
-    private static readonly double[] FineScaleSeconds = [2.5, 4, 5.5, 7.5, 10, 13.5, 18, 24, 32, 43, 80, 108, 145, 190, 460, 750, 1050, 1620, 2160, 2850, 4800, 6200];
+    // Above it as few as that allows: each takes a connection from the pairs, which have to begin before T / 5.
+    private static readonly double[] LongSeconds = [105, 175, 2080, 5100];
+
+    // With few connections more: what is found by the first loss has to be narrower there, since dividing it takes longer.
+    private static readonly double[] FineLongSeconds = [80, 108, 145, 190, 460, 750, 1050, 1620, 2160, 2850, 4800, 6200];
 
     private const int FewSlots = 10;
 
@@ -95,7 +97,8 @@ internal static class LadderPlan
         var offset = Math.Min(settings.Precision, 0.05) * PairOffset;
         return [.. CommonSeconds
             .SelectMany(c => new[] { c * (1 - offset), c * (1 + offset) })
-            .Concat(settings.Slots < FewSlots ? FineScaleSeconds : ScaleSeconds)
+            .Concat(ShortSeconds)
+            .Concat(settings.Slots < FewSlots ? FineLongSeconds : LongSeconds)
             .Select(TimeSpan.FromSeconds)
             .Where(g => g > lower && g < settings.Max)
             .Append(settings.Max)
