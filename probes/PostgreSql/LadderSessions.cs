@@ -64,12 +64,8 @@ public sealed class LadderSessions
     /// <exception cref="NpgsqlException">The server does not answer.</exception>
     public static async Task<ServerSlots> CountSlotsAsync(PostgreSqlLadderConnection session, CancellationToken cancellation)
     {
-        // Sessions of other roles show their ids even to those who may not see more.
-        const string sql = """
-            SELECT current_setting('max_connections')::int
-                     - current_setting('superuser_reserved_connections')::int
-                     - coalesce(current_setting('reserved_connections', true)::int, 0),
-                   (SELECT count(*)::int FROM pg_stat_activity WHERE datid IS NOT NULL AND usesysid IS NOT NULL),
+        const string sql = $"""
+            SELECT {SessionProbe.Slots},
                    (SELECT rolconnlimit FROM pg_roles WHERE rolname = current_user),
                    (SELECT count(*)::int FROM pg_stat_activity WHERE datid IS NOT NULL AND usename = current_user),
                    (SELECT datconnlimit FROM pg_database WHERE datname = current_database()),

@@ -25,13 +25,18 @@ public sealed class SessionProbe(Func<NpgsqlConnectionStringBuilder> readDsn) : 
     /// <summary>Ages beyond ten years either way are a server's error, and would overflow what is computed from them.</summary>
     private const double MostSeconds = 10 * 366 * 86400.0;
 
-    private const string Identify = """
+    /// <summary>Connections that ordinary roles may have together, and those that there are: two columns.</summary>
+    /// <remarks>Sessions of other roles show their ids even to those who may not see more.</remarks>
+    internal const string Slots = """
+        current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int
+          - coalesce(current_setting('reserved_connections', true)::int, 0),
+        (SELECT count(*)::int FROM pg_stat_activity WHERE datid IS NOT NULL AND usesysid IS NOT NULL)
+        """;
+
+    private const string Identify = $"""
         SELECT host(inet_server_addr()), inet_server_port(), host(inet_client_addr()), inet_client_port(), pg_is_in_recovery(),
           pg_has_role(current_user, 'pg_read_all_stats', 'USAGE'), pg_has_role(current_user, 'pg_signal_backend', 'USAGE'),
-          current_setting('server_version'),
-          current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int
-            - coalesce(current_setting('reserved_connections', true)::int, 0),
-          (SELECT count(*)::int FROM pg_stat_activity WHERE datid IS NOT NULL AND usesysid IS NOT NULL)
+          current_setting('server_version'), {Slots}
         """;
 
     // Apart from what identifies the server: products that speak PostgreSQL may lack one of these functions.
