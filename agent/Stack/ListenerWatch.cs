@@ -1,4 +1,3 @@
-using System.Globalization;
 using System.Net;
 using Sidecar.Agent.Tracking;
 using Sidecar.Probes;
@@ -69,7 +68,7 @@ internal sealed class ListenerWatch : IDisposable
         if (now >= _nextSomaxconn)
         {
             _nextSomaxconn = now + SomaxconnAgain;
-            _somaxconn = _network.Run(ReadSomaxconn);
+            _somaxconn = _network.Run(() => HostFacts.Sysctl("net.core.somaxconn")) ?? 0;
         }
 
         _sockets = _network.Diagnostics.ReadListeners();
@@ -168,18 +167,6 @@ internal sealed class ListenerWatch : IDisposable
     }
 
     public void Dispose() => _network.Dispose();
-
-    private static long ReadSomaxconn()
-    {
-        try
-        {
-            return long.Parse(File.ReadAllText("/proc/sys/net/core/somaxconn"), NumberStyles.AllowTrailingWhite, CultureInfo.InvariantCulture);
-        }
-        catch (Exception e) when (e is IOException or UnauthorizedAccessException or FormatException)
-        {
-            return 0;
-        }
-    }
 
     private void FindOwners(IReadOnlyDictionary<int, GroupProcess> members, bool isNew, TimeSpan now)
     {

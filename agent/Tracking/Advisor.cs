@@ -1,7 +1,7 @@
-using System.Globalization;
 using Sidecar.Agent.Configuration;
 using Sidecar.Agent.Judgement;
 using Sidecar.Probes.PostgreSql;
+using Sidecar.Probes.Processes;
 
 namespace Sidecar.Agent.Tracking;
 
@@ -18,8 +18,8 @@ internal static class Advisor
         {
             IdleTimeout = lower,
             DeadAfter = upstream.DeadAfter,
-            HostKeepaliveTime = lower is not null && ReadSysctl("tcp_keepalive_time") is { } time ? TimeSpan.FromSeconds(time) : null,
-            HostRetries = lower is null ? null : ReadSysctl("tcp_retries2"), // asked at every look: not for nothing
+            HostKeepaliveTime = HostFacts.Sysctl("net.ipv4.tcp_keepalive_time") is { } time ? TimeSpan.FromSeconds(time) : null,
+            HostRetries = (int?)HostFacts.Sysctl("net.ipv4.tcp_retries2"),
             CountsDataOnly = countsDataOnly,
             SeesSessions = upstream.DsnFile is not null,
             Server = settings is null
@@ -34,17 +34,4 @@ internal static class Advisor
                     IdleInTransactionTimeout = settings.IdleInTransactionTimeout,
                 },
         });
-
-    /// <summary>net.ipv4.NAME of the agent's own network namespace; TCP over IPv6 goes by the same ones.</summary>
-    private static int? ReadSysctl(string name)
-    {
-        try
-        {
-            return int.TryParse(File.ReadAllText("/proc/sys/net/ipv4/" + name), NumberStyles.Integer, CultureInfo.InvariantCulture, out var value) ? value : null;
-        }
-        catch (Exception e) when (e is IOException or UnauthorizedAccessException)
-        {
-            return null;
-        }
-    }
 }

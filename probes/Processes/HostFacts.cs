@@ -14,7 +14,14 @@ public static class HostFacts
     public static string? KernelRelease => Read("/proc/sys/kernel/osrelease");
 
     /// <summary>kernel.yama.ptrace_scope, 0 to 3; null where Yama is not there.</summary>
-    public static int? YamaScope => int.TryParse(Read("/proc/sys/kernel/yama/ptrace_scope"), NumberStyles.None, CultureInfo.InvariantCulture, out var scope) ? scope : null;
+    public static int? YamaScope => (int?)Sysctl("kernel.yama.ptrace_scope");
+
+    /// <summary>
+    /// A kernel setting that is one number, by its name in sysctl(8); those of the network are the calling thread's network
+    /// namespace's. Null where there is none, or it cannot be read.
+    /// </summary>
+    public static long? Sysctl(string name) =>
+        long.TryParse(Read("/proc/sys/" + name.Replace('.', '/')), NumberStyles.AllowLeadingSign, CultureInfo.InvariantCulture, out var value) ? value : null;
 
     /// <summary>Opens a raw TCP socket and closes it.</summary>
     /// <param name="detail">Why not; null where it worked.</param>

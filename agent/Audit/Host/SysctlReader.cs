@@ -1,6 +1,7 @@
 using System.Globalization;
 using Sidecar.Agent.Audit.Model;
 using Sidecar.Agent.Audit.Reading;
+using Sidecar.Probes.Processes;
 
 namespace Sidecar.Agent.Audit.Host;
 
@@ -17,20 +18,7 @@ internal static class SysctlReader
     private static readonly string[] Directories = ["/etc/sysctl.d", "/run/sysctl.d", "/usr/local/lib/sysctl.d", "/usr/lib/sysctl.d", "/lib/sysctl.d"];
 
     /// <summary>The values of the calling thread's network namespace. Null for what cannot be read.</summary>
-    public static Dictionary<string, long?> InForce() => Names.ToDictionary(
-        name => name,
-        name =>
-        {
-            try
-            {
-                return long.TryParse(File.ReadAllText("/proc/sys/" + name.Replace('.', '/')), NumberStyles.Integer, CultureInfo.InvariantCulture, out var value) ? value : (long?)null;
-            }
-            catch (Exception e) when (e is IOException or UnauthorizedAccessException)
-            {
-                return null;
-            }
-        },
-        StringComparer.Ordinal);
+    public static Dictionary<string, long?> InForce() => Names.ToDictionary(name => name, HostFacts.Sysctl, StringComparer.Ordinal);
 
     /// <summary>The settings that files give, by name: sysctl.d in the order of the files' names, then sysctl.conf.</summary>
     public static Dictionary<string, (long Value, Place Place)> Files(ConfigFiles files)
