@@ -104,16 +104,9 @@ public sealed class ProcessReader
     /// <summary>Absolute path of the executable; " (deleted)" is kept off. Null for kernel threads or where not permitted.</summary>
     public string? ReadExecutable(int pid)
     {
-        Span<byte> buffer = stackalloc byte[4096];
-        var length = Interop.Libc.ReadLink($"{_root}/{pid}/exe", buffer);
-        if (length <= 0 || length == buffer.Length)
-        {
-            return null;
-        }
-
         const string deleted = " (deleted)";
-        var path = Encoding.UTF8.GetString(buffer[..length]);
-        return path.EndsWith(deleted, StringComparison.Ordinal) ? path[..^deleted.Length] : path;
+        var path = ReadPath(pid, "exe");
+        return path?.EndsWith(deleted, StringComparison.Ordinal) == true ? path[..^deleted.Length] : path;
     }
 
     /// <summary>
@@ -129,12 +122,7 @@ public sealed class ProcessReader
     }
 
     /// <summary>Working directory as the process sees it; null where it may not be read.</summary>
-    public string? ReadWorkingDirectory(int pid)
-    {
-        Span<byte> buffer = stackalloc byte[4096];
-        var length = Interop.Libc.ReadLink($"{_root}/{pid}/cwd", buffer);
-        return length > 0 && length < buffer.Length ? Encoding.UTF8.GetString(buffer[..length]) : null;
-    }
+    public string? ReadWorkingDirectory(int pid) => ReadPath(pid, "cwd");
 
     /// <summary>The directory through which the process's own root is reached.</summary>
     public string RootDirectory(int pid) => $"{_root}/{pid}/root";
@@ -275,6 +263,14 @@ public sealed class ProcessReader
         Span<byte> link = stackalloc byte[64];
         var length = Interop.Libc.ReadLink($"{_root}/{pid}/fd/{fd}", link);
         return length > 0 && inode != 0 && ParseBracketed(link[..length], "socket:["u8) == inode;
+    }
+
+    /// <summary>Where a link of the process's directory leads; null where it may not be read, or is longer than a path may be.</summary>
+    private string? ReadPath(int pid, string link)
+    {
+        Span<byte> buffer = stackalloc byte[4096];
+        var length = Interop.Libc.ReadLink($"{_root}/{pid}/{link}", buffer);
+        return length > 0 && length < buffer.Length ? Encoding.UTF8.GetString(buffer[..length]) : null;
     }
 
     private static ulong ParseBracketed(ReadOnlySpan<byte> link, ReadOnlySpan<byte> prefix) =>
