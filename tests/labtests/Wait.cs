@@ -24,6 +24,24 @@ internal static class Wait
     /// <inheritdoc cref="UntilAsync(string, Func{Task{bool}}, TimeSpan)"/>
     public static Task UntilAsync(string what, Func<bool> condition, TimeSpan timeout) => UntilAsync(what, () => Task.FromResult(condition()), timeout);
 
+    /// <summary>Waits until a web server on a host's loopback address answers well.</summary>
+    public static async Task UntilServedAsync(NetworkNamespace host, int port, TimeSpan timeout)
+    {
+        using var client = host.HttpClient();
+        await UntilAsync($"port {port} answers", async () =>
+        {
+            try
+            {
+                using var answer = await client.GetAsync(new Uri($"http://127.0.0.1:{port}/"));
+                return answer.IsSuccessStatusCode;
+            }
+            catch (HttpRequestException)
+            {
+                return false;
+            }
+        }, timeout);
+    }
+
     /// <summary>Checks something once a second for a time in which it must stay so.</summary>
     public static async Task ThroughoutAsync(TimeSpan time, Func<Task> check)
     {

@@ -153,19 +153,7 @@ public sealed class InstancesTests(ITestOutputHelper output)
         await Command.RunAsync("chown", ["-R", "www-data:", directory]);
         lab.StartProgram("apache2", host, "www-data", "/usr/sbin/apache2", "-D", "FOREGROUND", "-f", apache);
         lab.StartProgram("squid", host, "www-data", "/usr/sbin/squid", "-N", "-f", squid);
-        using var client = host.HttpClient();
-        await Wait.UntilAsync("the site answers", async () =>
-        {
-            try
-            {
-                using var answer = await client.GetAsync(new Uri($"http://127.0.0.1:{SquidPort}/"));
-                return answer.IsSuccessStatusCode;
-            }
-            catch (HttpRequestException)
-            {
-                return false;
-            }
-        }, Wait.Seconds(40));
+        await Wait.UntilServedAsync(host, SquidPort, Wait.Seconds(40));
         return directory;
     }
 }

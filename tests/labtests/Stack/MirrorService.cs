@@ -97,19 +97,7 @@ internal sealed class MirrorService
 
             """);
         lab.StartProgram("haproxy", host, null, "/usr/sbin/haproxy", "-db", "-f", haproxy);
-        using var client = host.HttpClient();
-        await Wait.UntilAsync("the service answers", async () =>
-        {
-            try
-            {
-                using var answer = await client.GetAsync(new Uri($"http://127.0.0.1:{FrontPort}/"));
-                return answer.IsSuccessStatusCode;
-            }
-            catch (HttpRequestException)
-            {
-                return false;
-            }
-        }, Wait.Seconds(30));
+        await Wait.UntilServedAsync(host, FrontPort, Wait.Seconds(30));
         return service;
     }
 
