@@ -8,6 +8,7 @@ using Sidecar.Agent.Stack;
 using Sidecar.Agent.Telemetry;
 using Sidecar.Agent.Tracking;
 using Sidecar.Probes;
+using Sidecar.Probes.Namespaces;
 using Sidecar.Probes.PostgreSql;
 using Sidecar.Probes.Processes;
 using Sidecar.Probes.SockDiag;
@@ -15,8 +16,9 @@ using Sidecar.Probes.SockDiag;
 namespace Sidecar.Agent;
 
 /// <summary>
-/// observe -> track -> judge -> remedy -> tell, on one thread. A full look at every scan interval; between them short
-/// looks, by cookie, at the few connections on which something is unanswered or an action is under way.
+/// observe -> track -> judge -> remedy -> tell, on one thread. A full look at every scan interval, more rarely where all is
+/// quiet; between them short looks, by cookie, at the few connections on which something is unanswered or an action is
+/// under way.
 /// </summary>
 internal sealed class SidecarLoop : IDisposable
 {
@@ -55,6 +57,7 @@ internal sealed class SidecarLoop : IDisposable
     private readonly SessionTable? _sessions;
     private readonly SelfCheck _selfCheck;
     private readonly Surroundings? _surroundings;
+    private readonly ScanPacing _pacing;
     private readonly Timeline _timeline = new();
     private readonly AutoResetEvent _wake = new(false);
     private readonly List<TrackedConnection> _looked = [];
@@ -74,7 +77,8 @@ internal sealed class SidecarLoop : IDisposable
     private long _allocatedAtTidy;
     private TimeSpan _lookTook;
     private TimeSpan _ownersTook;
-    private TimeSpan _nextScan;
+    private TimeSpan _dataUntil;
+    private long _scannedAt;
     private TimeSpan _nextNamespaces;
     private TimeSpan _nextNames;
     private Task<string?>[] _resolving = [];
@@ -114,20 +118,22 @@ internal sealed class SidecarLoop : IDisposable
             }
         }
 
-        _nextScan = clock();
-        _nextTidy = _nextScan + TidyEvery;
+        var now = clock();
+        _pacing = new ScanPacing(configuration.Agent.ScanInterval, now);
+        _nextTidy = now + TidyEvery;
     }
 
     /// <summary>
     /// The last look in words; null before the first. Describing ten thousand connections costs more than looking at them,
-    /// so on a large host it is done for those who ask: they wait for the loop's next turn, two seconds at most.
+    /// so on a large host it is done for those who ask: they wait for the loop's next turn, two seconds at most. So they do
+    /// where all is quiet and the last look lies back longer than a scan interval.
     /// </summary>
     public AgentSnapshot? Snapshot
     {
         get
         {
             var next = _nextDescription.Task;
-            if (HasLooked && _snapshot?.Scan != Volatile.Read(ref _scans))
+            if (HasLooked && (_snapshot?.Scan != Volatile.Read(ref _scans) || _clock().Ticks - Volatile.Read(ref _scannedAt) > _configuration.Agent.ScanInterval.Ticks * 5 / 4))
             {
                 _isAsked = true;
                 _wake.Set();
@@ -186,13 +192,62 @@ internal sealed class SidecarLoop : IDisposable
             _incidents?.Retry();
             turned();
             Tidy();
-            planned = Next();
-            var wait = planned - _clock();
-            if (wait > TimeSpan.Zero && _wake.WaitOne(wait))
+            planned = Sleep(turned);
+        }
+    }
+
+    /// <summary>Sleeps until the next look is due or somebody wakes it, and glances at the kernel's counters meanwhile.</summary>
+    /// <returns>When the look was due.</returns>
+    private TimeSpan Sleep(Action turned)
+    {
+        var now = _clock();
+        var isBusy = IsFollowing || _interests.Count > 0;
+        var shortLook = isBusy ? now + ShortLook : TimeSpan.MaxValue;
+        while (true)
+        {
+            var due = shortLook < _pacing.Next ? shortLook : _pacing.Next;
+            if (due <= now)
             {
-                planned = _clock(); // woken early: nothing came late
+                return now;
+            }
+
+            var glance = now + _pacing.GlanceEvery;
+            var isGlance = glance < due;
+            if (_wake.WaitOne((isGlance ? glance : due) - now))
+            {
+                return _clock(); // woken early: nothing came late
+            }
+
+            if (!isGlance)
+            {
+                return due;
+            }
+
+            var began = _clock();
+            var counters = Counters();
+            now = _clock();
+            _pacing.Glance(counters, now, now - began);
+            turned();
+        }
+    }
+
+    /// <summary>What the kernel has counted of TCP, in all namespaces; null where one of them cannot be read.</summary>
+    private TcpCounters? Counters()
+    {
+        TcpCounters? sum = default(TcpCounters);
+        try
+        {
+            foreach (var network in _namespaces.Open)
+            {
+                sum += network.Counters;
             }
         }
+        catch (KernelException)
+        {
+            return null;
+        }
+
+        return sum;
     }
 
     /// <summary>One full look without remedies, for <c>status</c> without a running agent.</summary>
@@ -204,7 +259,7 @@ internal sealed class SidecarLoop : IDisposable
         var began = _clock();
         for (var until = _clock() + TimeSpan.FromSeconds(4); ;)
         {
-            _nextScan = _clock();
+            _pacing.Bring(TimeSpan.Zero, _clock());
             Observe(_clock(), out _);
             CollectProbes(_clock());
             JudgeLooked(full: true);
@@ -223,8 +278,9 @@ internal sealed class SidecarLoop : IDisposable
     /// <returns>How long looking took, how long of that finding owners, and how many connections are watched.</returns>
     internal (TimeSpan Look, TimeSpan Owners, int Connections) TurnAtOnce()
     {
-        _nextScan = _clock();
-        Turn(_nextScan);
+        var now = _clock();
+        _pacing.Bring(TimeSpan.Zero, now);
+        Turn(now);
         return (_lookTook, _ownersTook, _connections.All.Count);
     }
 
@@ -271,13 +327,9 @@ internal sealed class SidecarLoop : IDisposable
         JudgeLooked(full);
         _remedies?.Consider(_looked, _connections.All, _upstreams, late, _clock(), Probe);
         LastTurn = _clock();
-        if (_remedies?.IsArming == true && LastTurn + ShortLook < _nextScan)
-        {
-            _nextScan = LastTurn + ShortLook;
-        }
-
         IsFollowing = _remedies?.IsFollowing == true;
         CollectInterests();
+        Pace(full);
         if (full && _sessions is not null)
         {
             _sessions.Attend(_connections.All);
@@ -292,6 +344,7 @@ internal sealed class SidecarLoop : IDisposable
         {
             _learning?.Turn(_paths.All, LastTurn);
             Watched = _connections.All.Count;
+            Volatile.Write(ref _scannedAt, started.Ticks);
             Volatile.Write(ref _scans, _connections.Scans);
             _metrics.Scanned(observed - started, _connections.LastScanSockets, DateTimeOffset.UtcNow);
         }
@@ -352,32 +405,45 @@ internal sealed class SidecarLoop : IDisposable
         }
     }
 
-    /// <summary>When the next look is due.</summary>
-    private TimeSpan Next()
+    /// <summary>Decides when the next full look is due.</summary>
+    private void Pace(bool full)
     {
-        var now = _clock();
-        var busy = _remedies?.IsFollowing == true || _interests.Count > 0;
-        var next = busy && now + ShortLook < _nextScan ? now + ShortLook : _nextScan;
-        return next < now ? now : next;
+        var isArming = _remedies?.IsArming == true;
+        if (full)
+        {
+            var dataBefore = _dataUntil;
+            foreach (var connection in _looked)
+            {
+                _dataUntil = connection.LastData > _dataUntil ? connection.LastData : _dataUntil;
+            }
+
+            var timeouts = _paths.All.Where(path => path.IdleTimeout.Lower is not null).Select(path => path.IdleTimeout.Lower);
+            _pacing.End(_dataUntil == dataBefore && !isArming && !IsFollowing && _interests.Count == 0 && !_upstreams.Any(upstream => upstream.Tally.Silent > 0), timeouts.Min());
+        }
+
+        if (_configuration.Agent.AllNetworkNamespaces)
+        {
+            _pacing.Bring(_nextNamespaces, LastTurn); // what happens in those that are not open yet is not counted
+        }
+
+        if (isArming)
+        {
+            _pacing.Bring(LastTurn + ShortLook, LastTurn);
+        }
     }
 
     /// <summary>Looks; afterwards <see cref="_looked"/> holds the connections that were seen anew.</summary>
     private bool Observe(TimeSpan now, out IReadOnlyList<TrackedConnection> gone)
     {
         _looked.Clear();
-        if (now < _nextScan)
+        var isStale = now - _pacing.Began >= _configuration.Agent.ScanInterval;
+        if (now < _pacing.Next && !(_isAsked && isStale))
         {
             gone = LookAtInterests();
             return false;
         }
 
-        // From when this look was due, so that looks do not drift; after a pause the missed ones are left out.
-        _nextScan += _configuration.Agent.ScanInterval;
-        if (_nextScan <= now)
-        {
-            _nextScan = now + _configuration.Agent.ScanInterval;
-        }
-
+        _pacing.Begin(now, Counters());
         if (now >= _nextNamespaces)
         {
             _nextNamespaces = now + NamespaceRefresh;

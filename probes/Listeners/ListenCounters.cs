@@ -1,4 +1,4 @@
-using System.Globalization;
+using Sidecar.Probes.Namespaces;
 
 namespace Sidecar.Probes.Listeners;
 
@@ -14,7 +14,7 @@ public readonly record struct ListenCounters(long Overflows, long Drops)
     {
         try
         {
-            return Parse(File.ReadAllText($"/proc/{pid}/net/netstat"));
+            return Parse(File.ReadAllBytes($"/proc/{pid}/net/netstat"));
         }
         catch (Exception e) when (e is IOException or UnauthorizedAccessException)
         {
@@ -22,20 +22,8 @@ public readonly record struct ListenCounters(long Overflows, long Drops)
         }
     }
 
-    /// <summary>A line of names, then a line of numbers in the same order, each beginning with <c>TcpExt:</c>.</summary>
-    internal static ListenCounters? Parse(string netstat)
-    {
-        var lines = netstat.Split('\n').Where(line => line.StartsWith("TcpExt:", StringComparison.Ordinal)).Take(2).ToList();
-        if (lines.Count < 2)
-        {
-            return null;
-        }
-
-        var names = lines[0].Split(' ');
-        var values = lines[1].Split(' ');
-        return Number("ListenOverflows") is { } overflows && Number("ListenDrops") is { } drops ? new ListenCounters(overflows, drops) : null;
-
-        long? Number(string name) => Array.IndexOf(names, name) is > 0 and var at && at < values.Length
-            && long.TryParse(values[at], NumberStyles.AllowLeadingSign, CultureInfo.InvariantCulture, out var value) ? value : null;
-    }
+    internal static ListenCounters? Parse(ReadOnlySpan<byte> netstat) =>
+        ProcNetTable.Find(netstat, "TcpExt:"u8, "ListenOverflows"u8) is { } overflows && ProcNetTable.Find(netstat, "TcpExt:"u8, "ListenDrops"u8) is { } drops
+            ? new ListenCounters(overflows, drops)
+            : null;
 }

@@ -14,6 +14,7 @@ public sealed class NetworkNamespace : IDisposable
 {
     private readonly KernelHandle? _descriptor;
     private ClosedSockets? _closed;
+    private TcpCounterFile? _counters;
 
     private NetworkNamespace(ulong inode, KernelHandle? descriptor, SockDiagClient diagnostics)
     {
@@ -34,6 +35,9 @@ public sealed class NetworkNamespace : IDisposable
     /// <summary>Sockets of this namespace that have come to their end, from the first use on.</summary>
     /// <exception cref="KernelException">The kernel does not announce them.</exception>
     public ClosedSockets Closed => _closed ??= Run(ClosedSockets.Open);
+
+    /// <summary>What the kernel has counted of TCP here; null where it cannot be read.</summary>
+    public TcpCounters? Counters => (_counters ??= Run(TcpCounterFile.Open)).Read();
 
     /// <summary><c>own</c>, or <c>net:[inode]</c>.</summary>
     public string Name => IsOwn ? "own" : $"net:[{Inode}]";
@@ -79,6 +83,7 @@ public sealed class NetworkNamespace : IDisposable
     {
         Diagnostics.Dispose();
         _closed?.Dispose();
+        _counters?.Dispose();
         _descriptor?.Dispose();
     }
 

@@ -1,6 +1,7 @@
 using System.Globalization;
 using System.Net;
 using System.Net.Sockets;
+using System.Text;
 using Shouldly;
 using Sidecar.Probes.Listeners;
 using Sidecar.Probes.Processes;
@@ -148,7 +149,7 @@ public sealed class ListenersTests : IDisposable
     [InlineData("TcpExt: A ListenOverflows ListenDrops\nTcpExt: 1 2 3\nIpExt: B\nIpExt: 4\n", 2, 3)]
     [InlineData("IpExt: B\nIpExt: 4\nTcpExt: ListenDrops ListenOverflows\nTcpExt: 7 8\n", 8, 7)]
     public void Counters_are_found_by_their_names(string netstat, long overflows, long drops) =>
-        ListenCounters.Parse(netstat).ShouldBe(new ListenCounters(overflows, drops));
+        ListenCounters.Parse(Encoding.ASCII.GetBytes(netstat)).ShouldBe(new ListenCounters(overflows, drops));
 
     [Theory]
     [InlineData("")]
@@ -156,7 +157,7 @@ public sealed class ListenersTests : IDisposable
     [InlineData("TcpExt: ListenOverflows ListenDrops\nTcpExt: 1\n")]
     [InlineData("TcpExt: ListenOverflows ListenDrops\nTcpExt: 1 x\n")]
     [InlineData("TcpExt: ListenOverflows\nTcpExt: 1 2\n")]
-    public void Counters_that_are_cut_or_spoilt_are_unknown(string netstat) => ListenCounters.Parse(netstat).ShouldBeNull();
+    public void Counters_that_are_cut_or_spoilt_are_unknown(string netstat) => ListenCounters.Parse(Encoding.ASCII.GetBytes(netstat)).ShouldBeNull();
 
     private Socket Listen(EndPoint address, int backlog)
     {

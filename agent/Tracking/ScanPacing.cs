@@ -1,0 +1,101 @@
+using Sidecar.Probes.Namespaces;
+
+namespace Sidecar.Agent.Tracking;
+
+/// <summary>
+/// When the next full look is due. While anything moves, a scan interval after the last one. Where no watched connection
+/// carries data and the kernel opens and closes none and sends nothing again, each sleep is twice the one before, up to
+/// <see cref="LongestSleep"/>. In between the kernel's counters are glanced at: nothing can hang without a
+/// retransmission, so one after an interval without brings the next look forward. Asks no clock; times are monotonic.
+/// </summary>
+public sealed class ScanPacing
+{
+    /// <summary>A retransmission is noticed this soon, where glancing is cheap.</summary>
+    public static readonly TimeSpan GlanceInterval = TimeSpan.FromMilliseconds(200);
+
+    /// <summary>Glances may take this part of the time.</summary>
+    private const double GlanceShare = 0.002;
+
+    private const int MostIntervals = 5;
+
+    /// <summary>Aging and expiry are decided at full looks: so many of them fall within the path's idle timeout at the least.</summary>
+    private const int LooksPerTimeout = 16;
+
+    private static readonly TimeSpan LongestSleep = TimeSpan.FromSeconds(5);
+
+    private readonly TimeSpan _interval;
+    private TcpCounters? _counters;
+    private bool _isCalm;
+    private bool _sentNothingAgain;
+    private TimeSpan _sleep;
+
+    /// <summary>Pacing from <paramref name="now"/> on: the first look is due at once.</summary>
+    public ScanPacing(TimeSpan interval, TimeSpan now)
+    {
+        _interval = _sleep = interval;
+        Next = Began = now;
+    }
+
+    /// <summary>When the next full look is due.</summary>
+    public TimeSpan Next { get; private set; }
+
+    /// <summary>When the last one began.</summary>
+    public TimeSpan Began { get; private set; }
+
+    /// <summary>How far glances are apart.</summary>
+    public TimeSpan GlanceEvery { get; private set; } = GlanceInterval;
+
+    /// <summary>A full look begins. The next one counts from when this was due, so that looks do not drift; those that were missed are left out.</summary>
+    /// <param name="now">When.</param>
+    /// <param name="counters">The kernel's counters, read before looking; null where they cannot be read.</param>
+    public void Begin(TimeSpan now, TcpCounters? counters)
+    {
+        _isCalm = counters is not null && counters == _counters;
+        _sentNothingAgain = counters is { } seen && seen.Retransmissions == _counters?.Retransmissions;
+        _counters = counters;
+        Began = now;
+        Next += _interval;
+        if (Next <= now || Next > now + _interval)
+        {
+            Next = now + _interval;
+        }
+    }
+
+    /// <summary>The look is done.</summary>
+    /// <param name="isQuiet">No watched connection has carried data since the look before, none is silent, and no action is under way.</param>
+    /// <param name="shortestTimeout">The shortest idle timeout known of a path in use; null where none is known.</param>
+    public void End(bool isQuiet, TimeSpan? shortestTimeout)
+    {
+        _sleep = isQuiet && _isCalm ? Min(_sleep * 2, Longest(shortestTimeout)) : _interval;
+        Next += _sleep - _interval;
+    }
+
+    /// <summary>The counters between two looks: whatever has changed brings the next look forward.</summary>
+    /// <param name="counters">What they are now; null where they cannot be read.</param>
+    /// <param name="now">When they were read.</param>
+    /// <param name="took">How long reading took.</param>
+    public void Glance(TcpCounters? counters, TimeSpan now, TimeSpan took)
+    {
+        GlanceEvery = Max(GlanceInterval, took / GlanceShare);
+        if (counters == _counters && counters is not null)
+        {
+            return;
+        }
+
+        // On a host that always sends something again every interval would be cut in half, so only the first time.
+        var isFirst = _sentNothingAgain && counters is { } seen && seen.Retransmissions != _counters!.Value.Retransmissions;
+        Bring(Began + (isFirst ? _interval / 2 : _interval), now);
+    }
+
+    /// <summary>A look is wanted before it would be due.</summary>
+    /// <param name="at">When.</param>
+    /// <param name="now">The time; what was wanted earlier is due now.</param>
+    public void Bring(TimeSpan at, TimeSpan now) => Next = Min(Next, Max(at, now));
+
+    private TimeSpan Longest(TimeSpan? shortestTimeout) =>
+        Max(_interval, Min(Min(_interval * MostIntervals, LongestSleep), (shortestTimeout ?? TimeSpan.MaxValue) / LooksPerTimeout));
+
+    private static TimeSpan Min(TimeSpan a, TimeSpan b) => a < b ? a : b;
+
+    private static TimeSpan Max(TimeSpan a, TimeSpan b) => a > b ? a : b;
+}
