@@ -263,7 +263,7 @@ internal sealed class SidecarLoop : IDisposable
             Observe(_clock(), out _);
             CollectProbes(_clock());
             JudgeLooked(full: true);
-            if (_clock() > until || !_connections.All.Any(connection => connection.Judged.Reason == Reason.RetransmittingPathUnknown && connection.Path!.IsRunning))
+            if (_clock() > until || !_connections.All.Any(connection => connection.Judged.Reason == Reason.RetransmittingPathUnknown && connection.Path.IsRunning))
             {
                 break;
             }
@@ -601,7 +601,7 @@ internal sealed class SidecarLoop : IDisposable
     {
         if (_namespaces.Find(connection.NamespaceInode) is { } network)
         {
-            connection.Path!.Request(network, _clock(), _wake, _stopping.Token);
+            connection.Path.Request(network, _clock(), _wake, _stopping.Token);
         }
     }
 
@@ -716,7 +716,7 @@ internal sealed class SidecarLoop : IDisposable
                 SocketTimer.None => false,
                 _ => null,
             },
-            Cookie = connection.Key.Cookie.Value,
+            Cookie = connection.Cookie.Value,
             Session = session,
         };
     }

@@ -1,7 +1,7 @@
 namespace Sidecar.Agent.Judgement;
 
 /// <summary>Why a verdict was given; one value per branch of <see cref="Judge"/>.</summary>
-public enum Reason
+public enum Reason : byte
 {
     NoTcpInfo,
     InFlight,
@@ -28,7 +28,7 @@ public enum Reason
 /// <param name="Verdict">The verdict.</param>
 /// <param name="Reason">The branch that gave it.</param>
 /// <param name="Odds">Forgotten to alive, where a stall was weighed; otherwise 0.</param>
-public readonly record struct Judged(Verdict Verdict, Reason Reason, double Odds = 0);
+public readonly record struct Judged(Verdict Verdict, Reason Reason, float Odds = 0);
 
 /// <summary>
 /// The verdict table: evidence in, verdict out. Pure; the order of the questions is the meaning.
@@ -72,11 +72,11 @@ public static class Judge
         var odds = ForgottenOdds.Of(stall, path);
         return path.State switch
         {
-            PathState.Down => new(Verdict.Outage, Reason.SilentAndPathDown, odds),
-            PathState.Up when odds >= ForgottenOdds.Conclusive => new(Verdict.Stuck, Reason.SilentWhilePathUp, odds),
-            PathState.Up => new(Verdict.Suspect, Reason.RetransmittingPathUp, odds),
-            PathState.Unprovable => new(Verdict.Suspect, Reason.RetransmittingUnprovable, odds),
-            _ => new(Verdict.Suspect, Reason.RetransmittingPathUnknown, odds),
+            PathState.Down => new(Verdict.Outage, Reason.SilentAndPathDown, Told(odds)),
+            PathState.Up when odds >= ForgottenOdds.Conclusive => new(Verdict.Stuck, Reason.SilentWhilePathUp, Told(odds)),
+            PathState.Up => new(Verdict.Suspect, Reason.RetransmittingPathUp, Told(odds)),
+            PathState.Unprovable => new(Verdict.Suspect, Reason.RetransmittingUnprovable, Told(odds)),
+            _ => new(Verdict.Suspect, Reason.RetransmittingPathUnknown, Told(odds)),
         };
     }
 
@@ -88,13 +88,16 @@ public static class Judge
         var odds = ForgottenOdds.OfResting(probing, path);
         return path.State switch
         {
-            PathState.Down => new(Verdict.Outage, Reason.ProbesAndPathDown, odds),
-            PathState.Up when odds >= ForgottenOdds.Conclusive => new(Verdict.Expired, Reason.ProbesUnanswered, odds),
+            PathState.Down => new(Verdict.Outage, Reason.ProbesAndPathDown, Told(odds)),
+            PathState.Up when odds >= ForgottenOdds.Conclusive => new(Verdict.Expired, Reason.ProbesUnanswered, Told(odds)),
             _ => path.IdleTimeoutUpper is { } upper && connection.Idle >= upper
-                ? new(Verdict.Expired, Reason.PastTheTimeout, odds)
-                : new(Verdict.Aging, Reason.ProbesOut, odds),
+                ? new(Verdict.Expired, Reason.PastTheTimeout, Told(odds))
+                : new(Verdict.Aging, Reason.ProbesOut, Told(odds)),
         };
     }
+
+    /// <summary>Odds as they are told of: nobody minds beyond which power of ten they end.</summary>
+    private static float Told(double odds) => (float)Math.Min(odds, float.MaxValue);
 
     private static Judged Resting(in ConnectionEvidence connection, in PathEvidence path)
     {

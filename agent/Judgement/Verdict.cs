@@ -1,7 +1,7 @@
 namespace Sidecar.Agent.Judgement;
 
 /// <summary>What the agent thinks of one connection at one look.</summary>
-public enum Verdict
+public enum Verdict : byte
 {
     /// <summary>Segments moved lately, or protected by keepalive.</summary>
     Healthy,

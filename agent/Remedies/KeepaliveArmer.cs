@@ -66,7 +66,7 @@ internal sealed class KeepaliveArmer(ProcessReader processes, OwnerTable owners,
             return;
         }
 
-        var bound = connection.Path!.IdleTimeout.Lower;
+        var bound = connection.Path.IdleTimeout.Lower;
         if (section.Keepalive)
         {
             if (protection is not null && now >= protection.NextLook && IsSeenToHold(connection, protection, now))
@@ -191,11 +191,11 @@ internal sealed class KeepaliveArmer(ProcessReader processes, OwnerTable owners,
     /// has loosened anything, and it can wait; for ten minutes at most, since an application may also have tightened it.
     /// </summary>
     private static bool IsSeenToHold(TrackedConnection connection, Protection protection, TimeSpan now) =>
-        protection is { Armed: { } armed, IsForTestOnly: false, IsApplications: false, ReviewsSaved: < 10 } && protection.Bound == connection.Path!.IdleTimeout.Lower
+        protection is { Armed: { } armed, IsForTestOnly: false, IsApplications: false, ReviewsSaved: < 10 } && protection.Bound == connection.Path.IdleTimeout.Lower
         && connection.KeepaliveAt(now) is { } at && at <= armed.Idle + (armed.Idle / 8) + TimeSpan.FromSeconds(1);
 
     /// <summary>Connections that were armed in one look are not all reviewed in one look.</summary>
-    private static TimeSpan Spread(TrackedConnection connection) => Review * (0.75 + (connection.Key.Cookie.Value % 64 / 128.0));
+    private static TimeSpan Spread(TrackedConnection connection) => Review * (0.75 + (connection.Cookie.Value % 64 / 128.0));
 
     /// <summary>Options that an earlier run of the agent left on this socket.</summary>
     private Protection? Recall(TrackedConnection connection) => ledger.Find(connection) is { } entry
@@ -335,7 +335,7 @@ internal sealed class KeepaliveArmer(ProcessReader processes, OwnerTable owners,
         var result = ForeignSocket.TryChange(
             _process,
             owner.Descriptor,
-            connection.Key.Cookie,
+            connection.Cookie,
             options => decide(From(options)) is { } wanted ? To(wanted) : null,
             out var was,
             out var set,
@@ -349,7 +349,9 @@ internal sealed class KeepaliveArmer(ProcessReader processes, OwnerTable owners,
     {
         if (result == TouchResult.Gone)
         {
-            owners.Forget(connection.Last.Inode); // closed, or passed on: found anew at the next look
+            // Closed, or passed on: found anew at the next look.
+            owners.Forget(connection.Last.Inode);
+            connection.OwnerVersion = 0;
             return;
         }
 

@@ -58,14 +58,14 @@ internal sealed class KeepaliveLedger
 
     /// <summary>What an earlier run of the agent set on this connection; null where it set nothing.</summary>
     public KeepaliveEntry? Find(TrackedConnection connection) =>
-        _recalled.GetValueOrDefault((connection.NamespaceInode, connection.Key.Cookie.Value));
+        _recalled.GetValueOrDefault((connection.NamespaceInode, connection.Cookie.Value));
 
     /// <summary>Options of a connection were set; they are read from its <see cref="Protection"/> when it is time to write.</summary>
     public void NoteChange() => _dirty = true;
 
     /// <summary>A connection has gone.</summary>
     public void Forget(TrackedConnection connection) =>
-        _dirty |= _recalled.Remove((connection.NamespaceInode, connection.Key.Cookie.Value)) || IsOurs(connection, out _, out _);
+        _dirty |= _recalled.Remove((connection.NamespaceInode, connection.Cookie.Value)) || IsOurs(connection, out _, out _);
 
     /// <summary>Writes what has changed, when it is time. Never throws.</summary>
     /// <param name="all">All watched connections.</param>
@@ -116,8 +116,8 @@ internal sealed class KeepaliveLedger
         {
             if (IsOurs(connection, out var original, out var armed))
             {
-                _recalled.Remove((connection.NamespaceInode, connection.Key.Cookie.Value));
-                Write(writer, new KeepaliveEntry(connection.NamespaceInode, connection.Key.Cookie.Value, $"{connection.Key.Local} -> {connection.Key.Peer}", original, armed));
+                _recalled.Remove((connection.NamespaceInode, connection.Cookie.Value));
+                Write(writer, new KeepaliveEntry(connection.NamespaceInode, connection.Cookie.Value, $"{connection.Key.Local} -> {connection.Key.Peer}", original, armed));
             }
         }
 

@@ -6,11 +6,11 @@ namespace Sidecar.Agent.Remedies;
 /// <summary>What is remembered of one connection's keepalive options.</summary>
 public sealed class Protection
 {
-    // The options of a hundred thousand connections are a handful of values: each is kept once, in a box.
+    // The options of a hundred thousand connections are a handful of values: each is kept once.
     private const int MostShared = 1024;
-    private static readonly ConcurrentDictionary<KeepaliveSettings, object> Shared = new();
-    private readonly object? _original;
-    private object? _armed;
+    private static readonly ConcurrentDictionary<Options, Options> Shared = new();
+    private static readonly Options None = new(null, null, null);
+    private Options _options = None;
 
     // Most connections are never tested.
     private Test? _test;
@@ -18,19 +18,23 @@ public sealed class Protection
     /// <summary>As the application left them; null where they could not be read.</summary>
     public KeepaliveSettings? Original
     {
-        get => (KeepaliveSettings?)_original;
-        init => _original = Share(value);
+        get => _options.Original;
+        init => _options = Share(_options with { Original = value });
     }
 
     /// <summary>As the agent set them; null where it left them alone.</summary>
     public KeepaliveSettings? Armed
     {
-        get => (KeepaliveSettings?)_armed;
-        set => _armed = Share(value);
+        get => _options.Armed;
+        set => _options = Share(_options with { Armed = value });
     }
 
     /// <summary>The bound they were made for; when it moves, they follow.</summary>
-    public TimeSpan? Bound { get; set; }
+    public TimeSpan? Bound
+    {
+        get => _options.Bound;
+        set => _options = Share(_options with { Bound = value });
+    }
 
     /// <summary>When they are to be looked at again, monotonic.</summary>
     public TimeSpan NextLook { get; set; }
@@ -58,10 +62,22 @@ public sealed class Protection
 
     private Test OfTest => _test ??= new Test();
 
-    private static object? Share(KeepaliveSettings? settings) =>
-        settings is not { } value ? null
-        : Shared.TryGetValue(value, out var box) || Shared.Count >= MostShared ? box ?? value
-        : Shared.GetOrAdd(value, value);
+    private static Options Share(Options options)
+    {
+        if (Shared.TryGetValue(options, out var same))
+        {
+            return same;
+        }
+
+        if (Shared.Count >= MostShared)
+        {
+            Shared.Clear(); // those in use live on with their connections
+        }
+
+        return Shared.GetOrAdd(options, options);
+    }
+
+    private sealed record Options(KeepaliveSettings? Original, KeepaliveSettings? Armed, TimeSpan? Bound);
 
     private sealed class Test
     {

@@ -141,7 +141,7 @@ internal sealed class RemedyEngine : IDisposable
 
     /// <summary>Adds to the incidents of connections that still hang what has followed from them.</summary>
     public void FollowChains(IReadOnlyCollection<TrackedConnection> all) => _teller.Follow(cookie =>
-        all.Any(connection => connection.Key.Cookie == cookie && connection.Judged.Verdict is Verdict.Suspect or Verdict.Stuck or Verdict.Outage or Verdict.Expired));
+        all.Any(connection => connection.Cookie == cookie && connection.Judged.Verdict is Verdict.Suspect or Verdict.Stuck or Verdict.Outage or Verdict.Expired));
 
     /// <summary>A connection has left the kernel's table; whatever was in progress for it ends here.</summary>
     public void NoteGone(TrackedConnection connection, TimeSpan now)
@@ -196,7 +196,7 @@ internal sealed class RemedyEngine : IDisposable
             return;
         }
 
-        var (expired, circumstances) = Resting(connection, probingStart, connection.Path!.IsUpSince(probingStart, now), late, now);
+        var (expired, circumstances) = Resting(connection, probingStart, connection.Path.IsUpSince(probingStart, now), late, now);
         if (CloseResting(connection, RemedyPlanner.ForExpired(expired, connection.Judged.Reason == Reason.ProbesUnanswered, circumstances), null, now, probe)
             && connection.Protection?.NudgedSince is not null)
         {
@@ -210,7 +210,7 @@ internal sealed class RemedyEngine : IDisposable
     /// </summary>
     private void ForNearTheTimeout(TrackedConnection connection, bool late, TimeSpan now, Action<TrackedConnection> probe)
     {
-        var path = connection.Path!;
+        var path = connection.Path;
         if (path.Unprovable || _sessions.Find(connection.Upstream.Name) is null)
         {
             return;
@@ -271,7 +271,7 @@ internal sealed class RemedyEngine : IDisposable
             return false;
         }
 
-        if (!connection.Path!.IsUpNow(connection.LastRetransmission, now))
+        if (!connection.Path.IsUpNow(connection.LastRetransmission, now))
         {
             probe(connection); // and then, at the next look
             return false;
@@ -304,7 +304,7 @@ internal sealed class RemedyEngine : IDisposable
         var stuck = new StuckCase
         {
             Declared = connection.Upstream.Matches(connection.Key.Local, connection.Key.Peer),
-            PathUp = connection.Path!.IsUpSince(memory.RecycledOwner is null ? memory.StallStart : memory.RecycledAt, now),
+            PathUp = connection.Path.IsUpSince(memory.RecycledOwner is null ? memory.StallStart : memory.RecycledAt, now),
             RecycleEnabled = section.Recycle,
             Recycle = memory.Recycle,
             Worker = willTerminate ? WorkerEvidence(connection, memory, ownership, all, now) : default,
@@ -326,7 +326,7 @@ internal sealed class RemedyEngine : IDisposable
         {
             Withhold(connection, memory, decision.Remedy, guardrail, ownership.First ?? _owners.Find(connection.Last.Inode).First, now);
         }
-        else if (!connection.Path!.IsUpNow(connection.LastRetransmission, now))
+        else if (!connection.Path.IsUpNow(connection.LastRetransmission, now))
         {
             probe(connection); // and then, at the next look
         }
@@ -479,7 +479,7 @@ internal sealed class RemedyEngine : IDisposable
                 continue;
             }
 
-            if (connection.Path!.IsUpSince(memory.RecycledAt, now))
+            if (connection.Path.IsUpSince(memory.RecycledAt, now))
             {
                 Plan(connection, memory, all, late, now, probe);
             }
@@ -588,7 +588,7 @@ internal sealed class RemedyEngine : IDisposable
 
     private void ForOutage(TrackedConnection connection)
     {
-        var path = connection.Path!;
+        var path = connection.Path;
         if (_outages.ContainsKey(path) || connection.SilenceStart is not { } stallStart)
         {
             return;
@@ -604,7 +604,7 @@ internal sealed class RemedyEngine : IDisposable
         _outages[path] = incident;
         _teller.Log(LogLevel.Error, $"{connection.Upstream.Name}: fresh connections to {path.Key.Destination} fail; nothing is closed or ended until they succeed", MessageIds.OutageBegan);
         _teller.Withheld(connection.Upstream.Name, Remedy.Recycle, Guardrail.PathDown);
-        _teller.Record(incident, connection.Key.Cookie);
+        _teller.Record(incident, connection.Cookie);
     }
 
     private void FollowOutages(IReadOnlyCollection<TrackedConnection> all)
@@ -647,7 +647,7 @@ internal sealed class RemedyEngine : IDisposable
         }
 
         _teller.Withheld(connection.Upstream.Name, remedy, guardrail);
-        _teller.Record(incident, connection.Key.Cookie);
+        _teller.Record(incident, connection.Cookie);
         if (remedy == Remedy.Recycle && guardrail == Guardrail.Observe)
         {
             _releaser.Withhold(connection, incident, now);
@@ -665,7 +665,7 @@ internal sealed class RemedyEngine : IDisposable
         var info = connection.Last.Info;
         var evidence = connection.Evidence(now);
         var silence = evidence.Stall ?? evidence.Probing;
-        var path = connection.Path!;
+        var path = connection.Path;
         return new Incident
         {
             Id = _teller.NextId(),
@@ -686,7 +686,7 @@ internal sealed class RemedyEngine : IDisposable
             StuckSeconds = Round(now - memory.StallStart),
             Evidence = new Dictionary<string, string>(StringComparer.Ordinal)
             {
-                ["cookie"] = connection.Key.Cookie.ToString(),
+                ["cookie"] = connection.Cookie.ToString(),
                 ["idle_before_seconds"] = silence?.IdleBefore is { } gap ? Seconds(gap) : "unknown",
                 ["failed_transmissions"] = Number(silence?.FailedTransmissions ?? 0),
                 ["confirmed_failures"] = Number(silence?.ConfirmedFailures ?? 0),

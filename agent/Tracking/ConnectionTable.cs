@@ -19,7 +19,8 @@ public sealed class ConnectionTable
     /// <summary>Own sockets remembered as such; a ladder has 32 at most.</summary>
     private const int MostIgnored = 4096;
 
-    private readonly Dictionary<(ulong Namespace, SocketCookie Cookie), TrackedConnection> _connections = [];
+    private readonly HashSet<TrackedConnection> _connections = new(new ByCookie());
+    private readonly HashSet<TrackedConnection>.AlternateLookup<(ulong Namespace, SocketCookie Cookie)> _byCookie;
     private readonly IReadOnlyList<Upstream> _upstreams;
     private readonly PathTable _paths;
     private readonly SocketVisitor _visitor;
@@ -42,11 +43,12 @@ public sealed class ConnectionTable
     {
         _upstreams = upstreams;
         _paths = paths;
+        _byCookie = _connections.GetAlternateLookup<(ulong, SocketCookie)>();
         _visitor = Visit;
         Recompile();
     }
 
-    public IReadOnlyCollection<TrackedConnection> All => _connections.Values;
+    public IReadOnlyCollection<TrackedConnection> All => _connections;
 
     /// <summary>Sockets the kernel sent in the last full look.</summary>
     public int LastScanSockets { get; private set; }
@@ -111,7 +113,7 @@ public sealed class ConnectionTable
             return _gone; // all were seen
         }
 
-        foreach (var connection in _connections.Values)
+        foreach (var connection in _connections)
         {
             if (_failed.Contains(connection.NamespaceInode))
             {
@@ -153,12 +155,12 @@ public sealed class ConnectionTable
             _ignored.Clear(); // they are recognised again
         }
 
-        _ignored.Add((connection.NamespaceInode, connection.Key.Cookie));
+        _ignored.Add((connection.NamespaceInode, connection.Cookie));
         Remove(connection);
     }
 
     /// <summary>The watched connection with this cookie, or null.</summary>
-    internal TrackedConnection? Find(ulong inode, SocketCookie cookie) => _connections.GetValueOrDefault((inode, cookie));
+    internal TrackedConnection? Find(ulong inode, SocketCookie cookie) => _byCookie.TryGetValue((inode, cookie), out var connection) ? connection : null;
 
     /// <summary>Gives back what growing has left over.</summary>
     internal void TrimExcess()
@@ -174,7 +176,7 @@ public sealed class ConnectionTable
     public void Remove(TrackedConnection connection)
     {
         connection.IsGone = true;
-        _connections.Remove((connection.NamespaceInode, connection.Key.Cookie));
+        _connections.Remove(connection);
     }
 
     private void Visit(in SocketObservation socket)
@@ -185,12 +187,12 @@ public sealed class ConnectionTable
         }
 
         TrackedConnection? connection;
-        if (_guess < _order.Count && _order[_guess] is var guessed && guessed.Key.Cookie == socket.Cookie && guessed.NamespaceInode == _namespace
+        if (_guess < _order.Count && _order[_guess] is var guessed && guessed.Cookie == socket.Cookie && guessed.NamespaceInode == _namespace
             && guessed.LastScan != _scan && !guessed.IsGone)
         {
             connection = guessed;
         }
-        else if (!_connections.TryGetValue((_namespace, socket.Cookie), out connection))
+        else if (!_byCookie.TryGetValue((_namespace, socket.Cookie), out connection))
         {
             // Sockets of the agent's own are tools, not patients: keepalives on a ladder would spoil what it measures.
             if (FindUpstream(socket) is not { } upstream || LadderConnection.IsOurs(socket.Cookie) || _ignored.Contains((_namespace, socket.Cookie)))
@@ -198,9 +200,8 @@ public sealed class ConnectionTable
                 return;
             }
 
-            connection = new TrackedConnection(SocketKey.Of(socket), upstream, _namespace, _now);
-            connection.Path = _paths.For(connection);
-            _connections.Add((_namespace, socket.Cookie), connection);
+            connection = _paths.Track(SocketKey.Of(socket), upstream, _namespace, _now);
+            _connections.Add(connection);
         }
 
         if (connection.LastScan == _scan)
@@ -223,7 +224,7 @@ public sealed class ConnectionTable
     internal static void Take(TrackedConnection connection, in SocketObservation socket, TimeSpan now, DateTimeOffset utcNow)
     {
         var lesson = connection.Update(socket, now);
-        var path = connection.Path!;
+        var path = connection.Path;
         path.LastUsed = now;
 
         // What was lost while the path was down says nothing of how it is while it is up.
@@ -253,5 +254,20 @@ public sealed class ConnectionTable
         }
 
         return null;
+    }
+
+    /// <summary>A connection carries what it is found by, so the table has no keys of its own.</summary>
+    private sealed class ByCookie : IEqualityComparer<TrackedConnection>, IAlternateEqualityComparer<(ulong Namespace, SocketCookie Cookie), TrackedConnection>
+    {
+        public bool Equals(TrackedConnection? a, TrackedConnection? b) => ReferenceEquals(a, b);
+
+        public bool Equals((ulong Namespace, SocketCookie Cookie) alternate, TrackedConnection other) =>
+            alternate.Cookie == other.Cookie && alternate.Namespace == other.NamespaceInode;
+
+        public int GetHashCode(TrackedConnection connection) => GetHashCode((connection.NamespaceInode, connection.Cookie));
+
+        public int GetHashCode((ulong Namespace, SocketCookie Cookie) alternate) => alternate.GetHashCode();
+
+        public TrackedConnection Create((ulong Namespace, SocketCookie Cookie) alternate) => throw new NotSupportedException();
     }
 }

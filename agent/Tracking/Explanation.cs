@@ -11,7 +11,7 @@ internal static class Explanation
     internal static string Of(TrackedConnection connection, TimeSpan now)
     {
         var evidence = connection.Evidence(now);
-        var path = connection.Path!;
+        var path = connection.Path;
         var idle = path.CountsDataOnly ? $"without data for {Text(evidence.WithoutData)}" : $"idle {Text(evidence.Idle)}";
         var (lower, _) = path.IdleTimeout;
         return connection.Judged.Reason switch

@@ -42,7 +42,7 @@ public sealed class OwnerTable(ProcessReader processes, IReadOnlyList<WorkersSec
     private readonly WorkerMatcher _matcher = new(workers);
     private TimeSpan _nextWalk = TimeSpan.MinValue;
 
-    /// <summary>Grows whenever an owner that was known may no longer be the owner; never 0.</summary>
+    /// <summary>Grows whenever sockets that are still there may have other owners than were known; never 0.</summary>
     public int Version { get; private set; } = 1;
 
     /// <summary>Processes whose descriptors could not be listed in the last walk.</summary>
@@ -135,10 +135,9 @@ public sealed class OwnerTable(ProcessReader processes, IReadOnlyList<WorkersSec
     /// <summary>Whether the owner of a socket is known.</summary>
     internal bool IsKnown(uint inode) => _owners.IsKnown(inode);
 
-    /// <summary>Forgets a socket that has gone.</summary>
+    /// <summary>Forgets the owner of one socket; those of all others stand.</summary>
     public void Forget(uint inode)
     {
-        Version++;
         _owners.Forget(inode);
         _unknown.Remove(inode);
     }

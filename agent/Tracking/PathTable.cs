@@ -14,23 +14,27 @@ public sealed class PathTable
     /// <summary>Called for each path that comes into use.</summary>
     internal Action<PathTracker>? Came { get; set; }
 
-    /// <summary>The path a connection takes.</summary>
-    public PathTracker For(TrackedConnection connection)
+    /// <summary>Begins to track a connection, on the path that it takes.</summary>
+    /// <param name="socket">The kernel's key for it.</param>
+    /// <param name="upstream">What it belongs to.</param>
+    /// <param name="namespaceInode">Its network namespace.</param>
+    /// <param name="now">Monotonic time.</param>
+    public TrackedConnection Track(in SocketKey socket, Upstream upstream, ulong namespaceInode, TimeSpan now)
     {
-        var key = new PathKey(connection.NamespaceInode, connection.Key.Local.Address, connection.Key.Peer);
-        if (connection.Upstream.Section.Direction == Configuration.UpstreamDirection.Inbound)
+        var key = new PathKey(namespaceInode, socket.Local.Address, socket.Peer);
+        if (upstream.Section.Direction == Configuration.UpstreamDirection.Inbound)
         {
             // Every client is a path of its own; its port says nothing.
-            key = key with { Destination = new TcpEndPoint(connection.Key.Peer.Address, 0) };
+            key = key with { Destination = new TcpEndPoint(socket.Peer.Address, 0) };
         }
 
         if (!_paths.TryGetValue(key, out var path))
         {
-            _paths[key] = path = new PathTracker(key, connection.Upstream);
+            _paths[key] = path = new PathTracker(key, upstream);
             Came?.Invoke(path);
         }
 
-        return path;
+        return new TrackedConnection(socket, upstream, path, now);
     }
 
     /// <summary>Drops paths that no connection has used for a while.</summary>

@@ -77,7 +77,7 @@ internal sealed class ResetWatch
             && connection.Upstream.Section.IdleTimeout.Source == IdleTimeoutSource.Measure
             && GapBeforeReset(connection.Last.Info, socket.Info) is { } gap && gap >= ForgottenOdds.ShortestGap)
         {
-            connection.Path!.NoteReset(gap, DateTimeOffset.UtcNow, _now);
+            connection.Path.NoteReset(gap, DateTimeOffset.UtcNow, _now);
             _probe(connection);
         }
     }

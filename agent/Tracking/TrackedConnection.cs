@@ -1,3 +1,4 @@
+using System.Diagnostics;
 using Sidecar.Agent.Judgement;
 using Sidecar.Agent.Judgement.IdleTimeout;
 using Sidecar.Probes.SockDiag;
@@ -13,9 +14,10 @@ public readonly record struct PathLesson(uint Sent, uint Failed, TimeSpan Surviv
 
 /// <summary>
 /// What is remembered of one connection between looks: when segments last moved, and the stall in progress. Fed with
-/// observations and monotonic time; asks no clock itself.
+/// observations and monotonic time; asks no clock itself. There may be 200,000 of them, so what many have in common stands
+/// in an object that they share, and what few have in one of their own.
 /// </summary>
-public sealed class TrackedConnection(SocketKey key, Upstream upstream, ulong namespaceInode, TimeSpan firstSeen)
+public sealed class TrackedConnection
 {
     private static readonly TimeSpan ShortestInterest = TimeSpan.FromMilliseconds(200);
     private static readonly TimeSpan LongestInterest = TimeSpan.FromSeconds(20);
@@ -26,14 +28,15 @@ public sealed class TrackedConnection(SocketKey key, Upstream upstream, ulong na
     /// </summary>
     private static readonly TimeSpan DelayedAcknowledgement = TimeSpan.FromMilliseconds(50);
 
+    // Its key without the addresses, which are those of its path.
+    private readonly byte _family;
+    private readonly ushort _localPort;
+    private readonly ushort _peerPort;
+    private readonly uint _interface;
+
     private KeptObservation _last;
     private bool _seen;
     private TimeSpan _lastHeard;
-
-    // Counters as of the last look at which no stall was in progress, for the loss estimate.
-    private uint _settledSegments;
-    private uint _settledRetransmissions;
-
     private bool _answerAwaited;
     private uint _decidedIn;
     private uint _decidedOut;
@@ -42,15 +45,39 @@ public sealed class TrackedConnection(SocketKey key, Upstream upstream, ulong na
 
     // Keepalive probes out and unanswered, while nothing else is.
     private Stall? _probing;
-    private int _probesOut;
 
-    public SocketKey Key { get; } = key;
+    /// <summary>A connection of which nothing has been observed yet.</summary>
+    /// <param name="key">The kernel's key for it.</param>
+    /// <param name="upstream">What it belongs to.</param>
+    /// <param name="path">The path between its two addresses, in its network namespace.</param>
+    /// <param name="firstSeen">Monotonic.</param>
+    public TrackedConnection(in SocketKey key, Upstream upstream, PathTracker path, TimeSpan firstSeen)
+    {
+        Debug.Assert(path.Key.Source == key.Local.Address && path.Key.Destination.Address == key.Peer.Address, "the path leads elsewhere");
+        _family = (byte)key.Family;
+        _localPort = key.Local.Port;
+        _peerPort = key.Peer.Port;
+        _interface = key.Interface;
+        Cookie = key.Cookie;
+        Upstream = upstream;
+        Path = path;
+        FirstSeen = firstSeen;
+    }
 
-    public Upstream Upstream { get; } = upstream;
+    public SocketKey Key => new(
+        _family, new TcpEndPoint(Path.Key.Source, _localPort), new TcpEndPoint(Path.Key.Destination.Address, _peerPort), _interface, Cookie);
 
-    public ulong NamespaceInode { get; } = namespaceInode;
+    /// <summary>The part of <see cref="Key"/> that tells it from all others in its network namespace.</summary>
+    public SocketCookie Cookie { get; }
 
-    public TimeSpan FirstSeen { get; } = firstSeen;
+    public Upstream Upstream { get; }
+
+    /// <summary>Path whose fresh connections speak for this one.</summary>
+    public PathTracker Path { get; }
+
+    public ulong NamespaceInode => Path.Key.NamespaceInode;
+
+    public TimeSpan FirstSeen { get; }
 
     /// <summary>What is kept of the observation of the last look.</summary>
     public ref readonly KeptObservation Last => ref _last;
@@ -81,9 +108,6 @@ public sealed class TrackedConnection(SocketKey key, Upstream upstream, ulong na
 
     /// <summary>What the remedies remember of it; null until one was considered.</summary>
     public Remedies.ConnectionCase? Case { get; set; }
-
-    /// <summary>Path whose fresh connections speak for this one; set once it was needed.</summary>
-    public PathTracker? Path { get; set; }
 
     /// <summary>What is remembered of its keepalive options; null until they were looked at.</summary>
     public Remedies.Protection? Protection { get; set; }
@@ -123,6 +147,7 @@ public sealed class TrackedConnection(SocketKey key, Upstream upstream, ulong na
         var movedBefore = LastMoved;
         var silentSince = answered && Last.Info.Retransmits > 0 ? _stall?.Start : null;
         var heardBefore = _lastHeard;
+        var settled = _stall?.Settled ?? Transmissions.Of(_last.Info);
         if (!_seen || info.SegmentsIn != _last.Info.SegmentsIn)
         {
             _lastHeard = HeardAt(info, now);
@@ -163,11 +188,15 @@ public sealed class TrackedConnection(SocketKey key, Upstream upstream, ulong na
         {
             if (_seen)
             {
-                lesson = lesson with { Sent = info.DataSegmentsOut - _settledSegments, Failed = info.TotalRetransmissions - _settledRetransmissions };
+                lesson = lesson with { Sent = info.DataSegmentsOut - settled.Sent, Failed = info.TotalRetransmissions - settled.Repeated };
             }
 
-            _settledSegments = info.DataSegmentsOut;
-            _settledRetransmissions = info.TotalRetransmissions;
+            settled = Transmissions.Of(info);
+        }
+
+        if (_stall is not null)
+        {
+            _stall.Settled = settled;
         }
 
         if (info.Unacked == 0)
@@ -204,7 +233,7 @@ public sealed class TrackedConnection(SocketKey key, Upstream upstream, ulong na
     /// </summary>
     public bool Assess(DateTimeOffset utcNow)
     {
-        var path = Path!;
+        var path = Path;
         var evidence = Evidence(LastLook);
         Judged = Judge.Decide(evidence, path.Evidence(SilenceStart, LastLook));
         if (Judged is { Verdict: Verdict.Stuck } or { Reason: Reason.ProbesUnanswered } && TakeLostGap() is { } gap)
@@ -248,7 +277,7 @@ public sealed class TrackedConnection(SocketKey key, Upstream upstream, ulong na
                 {
                     Silence = Positive(now - probing.Start),
                     IdleBefore = probing.IdleBefore,
-                    FailedTransmissions = _probesOut,
+                    FailedTransmissions = probing.Probes,
                     ConfirmedFailures = probing.Confirmed,
                     CleanConnections = probing.Clean,
                 }
@@ -389,19 +418,18 @@ public sealed class TrackedConnection(SocketKey key, Upstream upstream, ulong na
         if (probes == 0 || (_probing is not null && answered))
         {
             _probing = null;
-            _probesOut = 0;
             return;
         }
 
         // A probe went out between the last look and this one; of both ends the one that proves less is taken.
         var earliest = _seen && LastLook < now ? LastLook : now;
         _probing ??= new Stall(earliest, Positive(earliest - (now - Milliseconds(socket.Info.LastAckReceivedMilliseconds))), 0);
-        if (probes > _probesOut && _probesOut > 0)
+        if (probes > _probing.Probes && _probing.Probes > 0)
         {
             _probing.Transmitted(earliest, now);
         }
 
-        _probesOut = probes;
+        _probing.Probes = probes;
     }
 
     private static TimeSpan Milliseconds(uint value) => TimeSpan.FromMilliseconds(value);
@@ -410,6 +438,14 @@ public sealed class TrackedConnection(SocketKey key, Upstream upstream, ulong na
     private static TimeSpan Microseconds(double value) => TimeSpan.FromMicroseconds(Math.Min(value, 1e14));
 
     private static TimeSpan Positive(TimeSpan value) => value < TimeSpan.Zero ? TimeSpan.Zero : value;
+
+    /// <summary>How much was sent, and how much of it again, since the connection was made.</summary>
+    private readonly record struct Transmissions(uint Sent, uint Repeated)
+    {
+        internal static Transmissions Of(in KeptInfo info) => new(info.DataSegmentsOut, info.TotalRetransmissions);
+
+        internal static Transmissions Of(in TcpInfo info) => new(info.DataSegmentsOut, info.TotalRetransmissions);
+    }
 
     /// <summary>A send that has not been answered, and what its retransmissions met.</summary>
     private sealed class Stall(TimeSpan start, TimeSpan? idleBefore, uint retransmissionsAtStart)
@@ -431,6 +467,12 @@ public sealed class TrackedConnection(SocketKey key, Upstream upstream, ulong na
         internal int Clean { get; private set; }
 
         internal bool IsLossTaken { get; set; }
+
+        /// <summary>Counters as of the last look at which no stall was in progress, for the loss estimate.</summary>
+        internal Transmissions Settled { get; set; }
+
+        /// <summary>Keepalive probes that are out, where it is they that are unanswered.</summary>
+        internal int Probes { get; set; }
 
         /// <summary>Data was sent again. Several times between two looks count once: only the last one's time is known.</summary>
         internal void Retransmitted(TimeSpan sentAt) => Transmitted(sentAt, sentAt);

@@ -26,8 +26,7 @@ internal sealed class SocketsTarget : FuzzTarget
         var key = new SocketKey(2, TcpEndPoint.From(IPAddress.Parse("10.0.0.1"), 40000), TcpEndPoint.From(Server, 5432), 0, new SocketCookie(1));
         var now = TimeSpan.FromSeconds(dice.Choose(0, 100_000));
         var utcNow = DateTimeOffset.UnixEpoch.AddYears(50);
-        var connection = new TrackedConnection(key, upstream, 1, now) { Path = null };
-        connection.Path = new PathTable().For(connection);
+        var connection = new PathTable().Track(key, upstream, 1, now);
         var inFlight = false;
         for (var looks = dice.Choose(1, 12); looks > 0; looks--)
         {

@@ -266,7 +266,7 @@ internal sealed class SimulatedAgent : Actor
                 var tracked = connection.Tracked!;
                 if (tracked.Judged.Verdict is Verdict.Suspect or Verdict.Outage)
                 {
-                    _world.Trace(now, $"    {connection} {tracked.Judged.Verdict.ToName()}: {Explanation.Of(tracked, now)}; {tracked.Evidence(now).Stall?.ConfirmedFailures} confirmed, rate {tracked.Path!.Loss.RateAt(now):0.000}, odds {tracked.Judged.Odds:0.#e0}");
+                    _world.Trace(now, $"    {connection} {tracked.Judged.Verdict.ToName()}: {Explanation.Of(tracked, now)}; {tracked.Evidence(now).Stall?.ConfirmedFailures} confirmed, rate {tracked.Path.Loss.RateAt(now):0.000}, odds {tracked.Judged.Odds:0.#e0}");
                 }
             }
         }
@@ -308,8 +308,7 @@ internal sealed class SimulatedAgent : Actor
                     continue;
                 }
 
-                connection.Tracked = new TrackedConnection(key, upstream, 1, now);
-                connection.Tracked.Path = _paths.For(connection.Tracked);
+                connection.Tracked = _paths.Track(key, upstream, 1, now);
                 _all.Add(connection);
             }
 
@@ -420,7 +419,7 @@ internal sealed class SimulatedAgent : Actor
 
     private void Probe(SimulatedConnection connection, TimeSpan now)
     {
-        var path = connection.Tracked!.Path!;
+        var path = connection.Tracked!.Path;
         if (path.IsDue(now))
         {
             _running++;
@@ -451,7 +450,7 @@ internal sealed class SimulatedAgent : Actor
                 _report.Stuck++;
                 if (_world.IsTracing)
                 {
-                    _world.Trace(now, $"{connection} stuck ({(connection.IsLive(now) ? "LIVE" : "dead")}): {Explanation.Of(tracked, now)}; {tracked.Evidence(now).Stall?.ConfirmedFailures} confirmed, rate {tracked.Path!.Loss.RateAt(now):0.000}, odds {tracked.Judged.Odds:0.#e0}");
+                    _world.Trace(now, $"{connection} stuck ({(connection.IsLive(now) ? "LIVE" : "dead")}): {Explanation.Of(tracked, now)}; {tracked.Evidence(now).Stall?.ConfirmedFailures} confirmed, rate {tracked.Path.Loss.RateAt(now):0.000}, odds {tracked.Judged.Odds:0.#e0}");
                 }
             }
 
@@ -503,7 +502,7 @@ internal sealed class SimulatedAgent : Actor
         var expired = new StuckCase
         {
             Declared = tracked.Upstream.Matches(tracked.Key.Local, tracked.Key.Peer),
-            PathUp = tracked.Path!.IsUpSince(probingStart, now),
+            PathUp = tracked.Path.IsUpSince(probingStart, now),
             RecycleEnabled = tracked.Upstream.Section.Recycle,
             Recycle = memory.Recycle,
             Worker = default,
@@ -519,7 +518,7 @@ internal sealed class SimulatedAgent : Actor
         {
             _report.Withheld[guardrail] += memory.IsNew(decision.Remedy, guardrail) ? 1 : 0;
         }
-        else if (decision.IsAction && !tracked.Path!.IsUpNow(tracked.LastRetransmission, now))
+        else if (decision.IsAction && !tracked.Path.IsUpNow(tracked.LastRetransmission, now))
         {
             Probe(connection, now);
         }
@@ -546,7 +545,7 @@ internal sealed class SimulatedAgent : Actor
         var stuck = new StuckCase
         {
             Declared = tracked.Upstream.Matches(tracked.Key.Local, tracked.Key.Peer),
-            PathUp = tracked.Path!.IsUpSince(memory.RecycledOwner is null ? memory.StallStart : memory.RecycledAt, now),
+            PathUp = tracked.Path.IsUpSince(memory.RecycledOwner is null ? memory.StallStart : memory.RecycledAt, now),
             RecycleEnabled = section.Recycle,
             Recycle = memory.Recycle,
             Worker = willTerminate ? Worker(connection, memory, now) : default,
@@ -576,7 +575,7 @@ internal sealed class SimulatedAgent : Actor
             return;
         }
 
-        if (!tracked.Path!.IsUpNow(tracked.LastRetransmission, now))
+        if (!tracked.Path.IsUpNow(tracked.LastRetransmission, now))
         {
             Probe(connection, now);
             return;
@@ -658,7 +657,7 @@ internal sealed class SimulatedAgent : Actor
 
         if (connection.IsLive(now))
         {
-            _report.WrongRecycle(_world, connection.Path, now, $"{connection} was recycled alive; {Conditions(connection.Path)}; {Explanation.Of(connection.Tracked, now)}, odds {connection.Tracked.Judged.Odds:0.#e0}, rate {connection.Tracked.Path!.Loss.RateAt(now):0.000}");
+            _report.WrongRecycle(_world, connection.Path, now, $"{connection} was recycled alive; {Conditions(connection.Path)}; {Explanation.Of(connection.Tracked, now)}, odds {connection.Tracked.Judged.Odds:0.#e0}, rate {connection.Tracked.Path.Loss.RateAt(now):0.000}");
         }
 
         CheckOutage(connection, now, "recycled");
@@ -724,7 +723,7 @@ internal sealed class SimulatedAgent : Actor
                 _report.DidNotHelp++;
             }
 
-            if (connection.Tracked.Path!.IsUpSince(memory.RecycledAt, now))
+            if (connection.Tracked.Path.IsUpSince(memory.RecycledAt, now))
             {
                 Plan(connection, memory, late, now);
             }

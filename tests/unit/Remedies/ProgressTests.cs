@@ -68,7 +68,7 @@ public sealed class ProgressTests
         var process = new ProcessIdentity(123, 456);
         var memory = new ProgressMemory();
         _other.Send(At(5));
-        var tracked = new TrackedConnection(_other.Key, TestUpstream.Of("10.2.0.2:5432"), 1, At(0));
+        var tracked = new PathTable().Track(_other.Key, TestUpstream.Of("10.2.0.2:5432"), 1, At(0));
         tracked.Update(_other.Observe(At(6)), At(6));
         memory.NoteGone(process, tracked);
         memory.MovedSince(process, At(0)).ShouldBeTrue();

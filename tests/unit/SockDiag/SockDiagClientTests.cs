@@ -6,6 +6,7 @@ using Sidecar.Probes.SockDiag;
 using Sidecar.UnitTests.Tracking;
 using Xunit;
 using KeptInfo = Sidecar.Agent.Tracking.KeptInfo;
+using PathTable = Sidecar.Agent.Tracking.PathTable;
 using SidecarTracked = Sidecar.Agent.Tracking.TrackedConnection;
 
 namespace Sidecar.UnitTests.SockDiag;
@@ -187,7 +188,7 @@ public sealed class RecyclerTests : IDisposable
     private SidecarTracked Judged()
     {
         _network.Diagnostics.TryGet(_connection.Key, out var socket).ShouldBeTrue();
-        var tracked = new SidecarTracked(_connection.Key, TestUpstream.Of($"127.0.0.1:{_connection.Port}"), 1, TimeSpan.Zero);
+        var tracked = new PathTable().Track(_connection.Key, TestUpstream.Of($"127.0.0.1:{_connection.Port}"), 1, TimeSpan.Zero);
         tracked.Update(socket, TimeSpan.FromSeconds(1000));
         return tracked;
     }

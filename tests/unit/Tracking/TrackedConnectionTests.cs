@@ -21,7 +21,7 @@ public sealed class TrackedConnectionTests
     private readonly ClientSocket _socket = Socket(At(0));
     private readonly TrackedConnection _connection;
 
-    public TrackedConnectionTests() => _connection = new TrackedConnection(_socket.Key, _upstream, 1, At(0));
+    public TrackedConnectionTests() => _connection = new PathTable().Track(_socket.Key, _upstream, 1, At(0));
 
     [Fact]
     public void A_stall_starts_with_the_send_that_is_not_answered()
@@ -209,7 +209,6 @@ public sealed class TrackedConnectionTests
     [Fact]
     public void A_silence_that_was_answered_after_all_is_a_blip_of_its_path()
     {
-        _connection.Path = new PathTable().For(_connection);
         Take(9);
         StallUntilSecondTimeout();
         Take(11);
@@ -222,7 +221,7 @@ public sealed class TrackedConnectionTests
     [Fact]
     public async Task What_was_lost_in_an_outage_is_no_loss_of_the_path()
     {
-        var path = _connection.Path = new PathTable().For(_connection);
+        var path = _connection.Path;
         Take(9);
         StallUntilSecondTimeout();
         Take(11);
@@ -246,8 +245,7 @@ public sealed class TrackedConnectionTests
             select (numbers, state, timer);
         Check.One(Config.QuickThrowOnFailure.WithMaxTest(3000), Prop.ForAll(observations.ArrayOf(8).ToArbitrary(), series =>
         {
-            var connection = new TrackedConnection(_socket.Key, _upstream, 1, At(0));
-            connection.Path = new PathTable().For(connection);
+            var connection = new PathTable().Track(_socket.Key, _upstream, 1, At(0));
             var now = At(0);
             foreach (var (n, state, timer) in series)
             {
@@ -293,8 +291,7 @@ public sealed class TrackedConnectionTests
     [Fact]
     public void After_a_retransmission_a_fresh_connection_is_wanted_that_begins_when_a_delayed_acknowledgement_would_have_come()
     {
-        var path = new PathTracker(new PathKey(1, 1, new TcpEndPoint(2, 5432)), _upstream);
-        _connection.Path = path;
+        var path = _connection.Path;
         Look(9);
         StallUntilSecondTimeout();
         Look(10.86);
@@ -314,7 +311,7 @@ public sealed class TrackedConnectionTests
     [Fact]
     public void A_server_that_has_answered_awaits_nothing()
     {
-        var served = new TrackedConnection(_socket.Key, TestUpstream.Of("10.1.0.2:40000", UpstreamDirection.Inbound), 1, At(0));
+        var served = new PathTable().Track(_socket.Key, TestUpstream.Of("10.1.0.2:40000", UpstreamDirection.Inbound), 1, At(0));
         _socket.Receive(At(1));
         _socket.Send(At(1.01));
         _socket.Acknowledge(At(1.06));

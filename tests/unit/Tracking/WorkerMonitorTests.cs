@@ -216,7 +216,7 @@ public sealed class WorkerMonitorTests : IDisposable
 
     private TrackedConnection Connection(int pid, uint inode)
     {
-        var connection = new TrackedConnection(
+        var connection = new PathTable().Track(
             new SocketKey(2, default, default, 0, new SocketCookie(inode)),
             new Upstream(new UpstreamSection { Name = "db", Endpoints = [new EndpointPattern("10.0.2.2:5432", null, new IPNetwork(IPAddress.Parse("10.0.2.2"), 32), 5432)] }),
             1,
@@ -239,7 +239,7 @@ public sealed class WorkerMonitorTests : IDisposable
             Local = default,
             Peer = default,
             Interface = 0,
-            Cookie = connection.Key.Cookie,
+            Cookie = connection.Cookie,
             ReceiveQueue = 0,
             SendQueue = 0,
             Uid = 0,
