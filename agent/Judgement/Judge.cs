@@ -27,8 +27,17 @@ public enum Reason : byte
 /// <summary>A verdict with its reason.</summary>
 /// <param name="Verdict">The verdict.</param>
 /// <param name="Reason">The branch that gave it.</param>
-/// <param name="Odds">Forgotten to alive, where a stall was weighed; otherwise 0.</param>
-public readonly record struct Judged(Verdict Verdict, Reason Reason, float Odds = 0);
+public readonly record struct Judged(Verdict Verdict, Reason Reason)
+{
+    // Kept for every connection, and told of where one hung: a float does.
+    private readonly float _odds;
+
+    internal Judged(Verdict verdict, Reason reason, double odds)
+        : this(verdict, reason) => _odds = (float)Math.Min(odds, float.MaxValue);
+
+    /// <summary>Forgotten to alive, where a stall was weighed; otherwise 0.</summary>
+    public double Odds => _odds;
+}
 
 /// <summary>
 /// The verdict table: evidence in, verdict out. Pure; the order of the questions is the meaning.
@@ -72,11 +81,11 @@ public static class Judge
         var odds = ForgottenOdds.Of(stall, path);
         return path.State switch
         {
-            PathState.Down => new(Verdict.Outage, Reason.SilentAndPathDown, Told(odds)),
-            PathState.Up when odds >= ForgottenOdds.Conclusive => new(Verdict.Stuck, Reason.SilentWhilePathUp, Told(odds)),
-            PathState.Up => new(Verdict.Suspect, Reason.RetransmittingPathUp, Told(odds)),
-            PathState.Unprovable => new(Verdict.Suspect, Reason.RetransmittingUnprovable, Told(odds)),
-            _ => new(Verdict.Suspect, Reason.RetransmittingPathUnknown, Told(odds)),
+            PathState.Down => new(Verdict.Outage, Reason.SilentAndPathDown, odds),
+            PathState.Up when odds >= ForgottenOdds.Conclusive => new(Verdict.Stuck, Reason.SilentWhilePathUp, odds),
+            PathState.Up => new(Verdict.Suspect, Reason.RetransmittingPathUp, odds),
+            PathState.Unprovable => new(Verdict.Suspect, Reason.RetransmittingUnprovable, odds),
+            _ => new(Verdict.Suspect, Reason.RetransmittingPathUnknown, odds),
         };
     }
 
@@ -88,16 +97,13 @@ public static class Judge
         var odds = ForgottenOdds.OfResting(probing, path);
         return path.State switch
         {
-            PathState.Down => new(Verdict.Outage, Reason.ProbesAndPathDown, Told(odds)),
-            PathState.Up when odds >= ForgottenOdds.Conclusive => new(Verdict.Expired, Reason.ProbesUnanswered, Told(odds)),
+            PathState.Down => new(Verdict.Outage, Reason.ProbesAndPathDown, odds),
+            PathState.Up when odds >= ForgottenOdds.Conclusive => new(Verdict.Expired, Reason.ProbesUnanswered, odds),
             _ => path.IdleTimeoutUpper is { } upper && connection.Idle >= upper
-                ? new(Verdict.Expired, Reason.PastTheTimeout, Told(odds))
-                : new(Verdict.Aging, Reason.ProbesOut, Told(odds)),
+                ? new(Verdict.Expired, Reason.PastTheTimeout, odds)
+                : new(Verdict.Aging, Reason.ProbesOut, odds),
         };
     }
-
-    /// <summary>Odds as they are told of: nobody minds beyond which power of ten they end.</summary>
-    private static float Told(double odds) => (float)Math.Min(odds, float.MaxValue);
 
     private static Judged Resting(in ConnectionEvidence connection, in PathEvidence path)
     {
