@@ -52,7 +52,7 @@ internal sealed class HaproxyReader
         for (var i = 0; i < lines.Length; i++)
         {
             var words = Words.Split(lines[i]);
-            if (words.Count == 0 || words[0][0] == '.')
+            if (words.Count == 0 || words[0].StartsWith('.'))
             {
                 continue; // .if, .else: every branch is read
             }
