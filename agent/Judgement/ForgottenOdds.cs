@@ -24,6 +24,12 @@ public static class ForgottenOdds
     /// <summary>Odds from which a connection counts as stuck. At 10,000 to 1 a path must be up as well.</summary>
     public const double Conclusive = 1e4;
 
+    /// <summary>
+    /// Odds from which a worker may be ended for a connection that was not closed before. A connection that was closed
+    /// wrongly is opened again; a process takes everything with it that it was doing.
+    /// </summary>
+    public const double ConclusiveForTermination = 1e6;
+
     /// <summary>The gap before the send was longer than the path is known to survive.</summary>
     public const double PriorExpired = 0.5;
 

@@ -35,9 +35,10 @@ if (replay is { } one)
 }
 
 var started = Process.GetCurrentProcess().TotalProcessorTime;
+var clock = Stopwatch.StartNew();
 var report = Simulation.Run(seed, hours);
 report.Write(Console.Out);
-Console.WriteLine($"CPU time: {(Process.GetCurrentProcess().TotalProcessorTime - started).TotalSeconds:0} s");
+Console.WriteLine($"{clock.Elapsed.TotalSeconds:0} s, {(Process.GetCurrentProcess().TotalProcessorTime - started).TotalSeconds:0} s of them processor time");
 foreach (var violation in report.Violations.Concat(report.Wrong).GroupBy(violation => violation.Kind).SelectMany(kind => kind.Take(5)))
 {
     Console.WriteLine($"{World.Text(violation.Time)}  {violation.Kind}: {violation.Text}");

@@ -13,6 +13,9 @@ internal sealed record Violation(ulong Seed, TimeSpan Time, string Kind, string 
 /// <summary>What was simulated and what came of it.</summary>
 internal sealed class Report
 {
+    /// <summary>Failures of one kind that are told; the others are counted.</summary>
+    private const int Kept = 20;
+
     private readonly Dictionary<string, List<double>> _releases = new(StringComparer.Ordinal);
     private readonly Dictionary<string, int> _kinds = new(StringComparer.Ordinal);
 
@@ -41,11 +44,56 @@ internal sealed class Report
     internal void Violation(World world, TimeSpan now, string kind, string text)
     {
         world.Trace(now, $"VIOLATION {kind}: {text}");
+        Failure(world.Seed, now, kind, text);
+    }
+
+    internal void Failure(ulong seed, TimeSpan now, string kind, string text)
+    {
         _kinds[kind] = _kinds.GetValueOrDefault(kind) + 1;
-        if (_kinds[kind] <= 20)
+        if (_kinds[kind] <= Kept)
         {
-            Violations.Add(new Violation(world.Seed, now, kind, text));
+            Violations.Add(new Violation(seed, now, kind, text));
         }
+    }
+
+    /// <summary>Takes in what another world came to.</summary>
+    internal void Add(Report other)
+    {
+        Worlds += other.Worlds;
+        ConnectionHours += other.ConnectionHours;
+        Connections += other.Connections;
+        Turns += other.Turns;
+        Looks += other.Looks;
+        FreshConnections += other.FreshConnections;
+        Stuck += other.Stuck;
+        Recycled += other.Recycled;
+        Expired += other.Expired;
+        Recovered += other.Recovered;
+        DidNotHelp += other.DidNotHelp;
+        Terminated += other.Terminated;
+        WrongRecycles += other.WrongRecycles;
+        WrongTerminations += other.WrongTerminations;
+        WrongInBursts += other.WrongInBursts;
+        HoursInBursts += other.HoursInBursts;
+        foreach (var (guardrail, number) in other.Withheld)
+        {
+            Withheld[guardrail] += number;
+        }
+
+        foreach (var (name, times) in other._releases)
+        {
+            (_releases.TryGetValue(name, out var list) ? list : _releases[name] = []).AddRange(times);
+        }
+
+        // As many of each kind as one report would have kept.
+        Violations.AddRange(other.Violations.Where((violation, i) =>
+            _kinds.GetValueOrDefault(violation.Kind) + other.Violations.Take(i).Count(earlier => earlier.Kind == violation.Kind) < Kept));
+        foreach (var (kind, number) in other._kinds)
+        {
+            _kinds[kind] = _kinds.GetValueOrDefault(kind) + number;
+        }
+
+        Wrong.AddRange(other.Wrong.Take(Math.Max(0, Kept - Wrong.Count)));
     }
 
     /// <summary>
@@ -87,7 +135,7 @@ internal sealed class Report
         {
             WrongInBursts++;
             world.Trace(now, $"WRONG, in a burst: {text}");
-            if (WrongInBursts <= 20)
+            if (WrongInBursts <= Kept)
             {
                 Wrong.Add(new Violation(world.Seed, now, "burst", text));
             }

@@ -249,12 +249,15 @@ internal sealed class SimulatedAgent : Actor
         Collect(now);
         foreach (var connection in _looked)
         {
-            if (connection.Tracked!.Assess(World.Utc(now)))
+            var tracked = connection.Tracked!;
+            var before = tracked.Judged.Verdict;
+            if (tracked.Assess(World.Utc(now)))
             {
                 Probe(connection, now);
             }
 
-            _world.Scenario?.Note(connection.Tracked.Judged.Verdict, now);
+            tracked.Upstream.Tally.Move(before, tracked.Judged.Verdict);
+            _world.Scenario?.Note(tracked.Judged.Verdict, now);
         }
 
         Consider(late, now);
@@ -309,6 +312,7 @@ internal sealed class SimulatedAgent : Actor
                 }
 
                 connection.Tracked = _paths.Track(key, upstream, 1, now);
+                upstream.Tally.Add(connection.Tracked);
                 _all.Add(connection);
             }
 
@@ -382,6 +386,7 @@ internal sealed class SimulatedAgent : Actor
     private void Forget(SimulatedConnection connection)
     {
         _progress.NoteGone(connection.Thread.Process.Identity, connection.Tracked!);
+        connection.Tracked!.Upstream.Tally.Remove(connection.Tracked.Judged.Verdict);
         _all.Remove(connection);
         _stalled.Remove(connection);
     }
@@ -467,20 +472,9 @@ internal sealed class SimulatedAgent : Actor
 
     private void UpdateBrakes()
     {
-        foreach (var (name, brake) in _brakes)
+        foreach (var upstream in _upstreams)
         {
-            var silent = 0;
-            var total = 0;
-            foreach (var connection in _all)
-            {
-                if (connection.Tracked!.Upstream.Name == name)
-                {
-                    total++;
-                    silent += connection.Tracked.Judged.Verdict is Verdict.Suspect or Verdict.Stuck or Verdict.Outage ? 1 : 0;
-                }
-            }
-
-            brake.Update(silent, total);
+            _brakes[upstream.Name].Update(upstream.Tally.Silent, upstream.Tally.Total);
         }
     }
 
@@ -505,6 +499,7 @@ internal sealed class SimulatedAgent : Actor
             PathUp = tracked.Path.IsUpSince(probingStart, now),
             RecycleEnabled = tracked.Upstream.Section.Recycle,
             Recycle = memory.Recycle,
+            Odds = tracked.Judged.Odds,
             Worker = default,
         };
         var decision = RemedyPlanner.ForExpired(expired, tracked.Judged.Reason == Reason.ProbesUnanswered, new Circumstances
@@ -548,12 +543,13 @@ internal sealed class SimulatedAgent : Actor
             PathUp = tracked.Path.IsUpSince(memory.RecycledOwner is null ? memory.StallStart : memory.RecycledAt, now),
             RecycleEnabled = section.Recycle,
             Recycle = memory.Recycle,
+            Odds = tracked.Judged.Odds,
             Worker = willTerminate ? Worker(connection, memory, now) : default,
         };
         var decision = RemedyPlanner.ForStuck(stuck, circumstances);
         if (decision.Remedy == Remedy.None)
         {
-            if (memory.Recycle == RecycleProgress.NotTried)
+            if (memory.Recycle == RecycleProgress.NotTried && (section.Recycle || RemedyPlanner.IsEnoughToTerminate(stuck)))
             {
                 _report.Violation(_world, now, "unexplained", $"{connection} is stuck, nothing is planned and nothing withheld");
             }
@@ -609,19 +605,50 @@ internal sealed class SimulatedAgent : Actor
     {
         var process = connection.Thread.Process;
         var group = process.Owner.Workers is { } section ? _groups[section.Name] : null;
-        var silence = now - memory.StallStart;
+        var soleOwnerKnown = process.Alive && !_world.IsInheritedSocket(process);
+        var named = group?.Section.Terminate == true;
+        var busy = group is not null && (_endings.ContainsKey(group.Section.Name) || group.IsBusyAt(now));
         return new WorkerEvidence
         {
-            SoleOwnerKnown = process.Alive && !_world.IsInheritedSocket(process),
+            SoleOwnerKnown = soleOwnerKnown,
             Protected = false,
-            NamedForTermination = group?.Section.Terminate == true,
-            OtherProgress = _progress.MovedSince(process.Identity, memory.StallStart)
-                || _all.Exists(other => other != connection && other.Thread.Process == process && ProgressMemory.MovedSince(other.Tracked!, memory.StallStart)) || process.Threads.SelectMany(thread => thread.Connections)
-                .Any(other => other != connection && ProgressProbe.Shows(other.Socket.Observe(now), silence)),
+            NamedForTermination = named,
+            OtherProgress = soleOwnerKnown && named && !busy ? MadeProgress(connection, memory.StallStart, now) : null,
             HungFirst = group is not null && IsFirstHung(memory.StallStart, group),
-            GroupBusy = group is not null && (_endings.ContainsKey(group.Section.Name) || group.IsBusyAt(now)),
+            GroupBusy = busy,
             BudgetLeft = group?.Budget.IsLeftAt(now) ?? false,
         };
+    }
+
+    /// <summary>On a connection that is open, or on one that has gone since.</summary>
+    private bool MadeProgress(SimulatedConnection stuck, TimeSpan stallStart, TimeSpan now)
+    {
+        var process = stuck.Thread.Process;
+        if (_progress.MovedSince(process.Identity, stallStart))
+        {
+            return true;
+        }
+
+        foreach (var other in _all)
+        {
+            if (other != stuck && other.Thread.Process == process && ProgressMemory.MovedSince(other.Tracked!, stallStart))
+            {
+                return true;
+            }
+        }
+
+        foreach (var thread in process.Threads)
+        {
+            foreach (var other in thread.Connections)
+            {
+                if (other is not null && other != stuck && ProgressProbe.Shows(other.Socket.Observe(now), now - stallStart))
+                {
+                    return true;
+                }
+            }
+        }
+
+        return false;
     }
 
     private bool IsFirstHung(TimeSpan stallStart, WorkerGroup group)

@@ -61,7 +61,13 @@ internal sealed class SimulatedProcess(World world, OwnerInfo owner) : Actor
 }
 
 /// <summary>A thread of a worker, with its connections: thinks, takes the lock where there is one, asks, waits.</summary>
-internal sealed class SimulatedThread(World world, SimulatedProcess process, SimulatedPath path, double thinkSeconds, int connections) : Actor
+/// <param name="world">Where it lives.</param>
+/// <param name="process">Whose thread it is.</param>
+/// <param name="path">The way to its server.</param>
+/// <param name="thinkSeconds">Mean time between an answer and the next request.</param>
+/// <param name="connections">Size of its pool.</param>
+/// <param name="depth">Probability that a request takes the next connection of the pool instead of this one.</param>
+internal sealed class SimulatedThread(World world, SimulatedProcess process, SimulatedPath path, double thinkSeconds, int connections, double depth = 0.2) : Actor
 {
     private const int Asks = 1;
     private const int Reconnects = 2;
@@ -78,12 +84,13 @@ internal sealed class SimulatedThread(World world, SimulatedProcess process, Sim
 
     internal SharedLock? Lock { get; set; }
 
-    internal IEnumerable<SimulatedConnection> Connections => _connections.OfType<SimulatedConnection>();
+    /// <summary>Its pool; null where there is none at present.</summary>
+    internal ReadOnlySpan<SimulatedConnection?> Connections => _connections;
 
     internal void Start(TimeSpan now) => Think(now);
 
     /// <summary>The same thread in a new process.</summary>
-    internal SimulatedThread Again(SimulatedProcess other) => new(world, other, Path, thinkSeconds, connections) { Lock = Lock };
+    internal SimulatedThread Again(SimulatedProcess other) => new(world, other, Path, thinkSeconds, connections, depth) { Lock = Lock };
 
     internal override void Happen(int what, int version, TimeSpan now)
     {
@@ -97,7 +104,7 @@ internal sealed class SimulatedThread(World world, SimulatedProcess process, Sim
             case Asks:
                 Process.Ran();
                 _slot = 0;
-                while (_slot < _connections.Length - 1 && world.Dice.Chance(0.2))
+                while (_slot < _connections.Length - 1 && world.Dice.Chance(depth))
                 {
                     _slot++; // last in, first out: the last ones are rarely used
                 }
@@ -168,9 +175,9 @@ internal sealed class SimulatedThread(World world, SimulatedProcess process, Sim
 
     internal void ProcessExits(TimeSpan now)
     {
-        foreach (var connection in Connections.ToList())
+        foreach (var connection in _connections)
         {
-            connection.End(now, "its process ended");
+            connection?.End(now, "its process ended");
         }
 
         Lock?.Abandon(this, now);

@@ -3,13 +3,49 @@ namespace Sidecar.Simulator;
 /// <summary>World after world.</summary>
 internal static class Simulation
 {
+    /// <summary>Worlds that may be waiting to run or to be counted, for each processor: one may take a hundred times as long as the next.</summary>
+    private const int Ahead = 16;
+
     /// <summary>Runs worlds with the seeds from <paramref name="seed"/> on until so many connection-hours are done.</summary>
+    /// <remarks>
+    /// Worlds know nothing of each other and run side by side. They are counted in the order of their seeds, up to the one
+    /// with which the hours are done, so the report is the same on any machine.
+    /// </remarks>
     internal static Report Run(ulong seed, double hours)
     {
         var report = new Report();
-        for (; report.ConnectionHours < hours; seed++)
+        using var done = new CancellationTokenSource();
+        var side = new TaskFactory<Report>(done.Token, TaskCreationOptions.None, TaskContinuationOptions.None,
+            new ConcurrentExclusiveSchedulerPair(TaskScheduler.Default, Environment.ProcessorCount).ConcurrentScheduler);
+        var running = new Queue<Task<Report>>();
+        while (report.ConnectionHours < hours)
         {
-            new World(seed, report).Run();
+            while (running.Count < Environment.ProcessorCount * Ahead)
+            {
+                var next = seed++;
+                running.Enqueue(side.StartNew(() => One(next)));
+            }
+
+            report.Add(running.Dequeue().Result);
+        }
+
+        done.Cancel();
+        return report;
+    }
+
+    /// <summary>One world. An exception in it is a find like any other.</summary>
+    private static Report One(ulong seed)
+    {
+        var report = new Report();
+        World? world = null;
+        try
+        {
+            world = new World(seed, report);
+            world.Run();
+        }
+        catch (Exception e)
+        {
+            report.Failure(seed, world?.Now ?? TimeSpan.Zero, "exception", $"{e.GetType().Name}: {e.Message} {e.StackTrace}");
         }
 
         return report;

@@ -63,6 +63,9 @@ internal sealed class World
 
     internal SidecarConfiguration Configuration { get; private set; } = null!;
 
+    /// <summary>When the last event was.</summary>
+    internal TimeSpan Now { get; private set; }
+
     /// <summary>How long it is watched.</summary>
     internal TimeSpan Length { get; private set; }
 
@@ -125,6 +128,7 @@ internal sealed class World
         {
             Agent.TurnUntilNextEvent();
             var (now, actor, what, version) = Queue.Take();
+            Now = now;
             actor.Happen(what, version, now);
         }
 
@@ -136,6 +140,9 @@ internal sealed class World
         _report.Worlds++;
         Connections.Clear();
     }
+
+    /// <summary>One world in sixteen is a large host: pools of hundreds of connections, most of which rest most of the time.</summary>
+    private bool IsLarge => Seed % 16 == 0;
 
     internal TimeSpan ServiceTime() => Scenario is { } scenario ? scenario.Service : Dice.Chance(_slowQueries) ? Dice.MagnitudeSeconds(0.5, 7200) : Dice.MagnitudeSeconds(0.0005, 0.1);
 
@@ -361,7 +368,8 @@ internal sealed class World
             var shared = Dice.Chance(0.5) ? new SharedLock() : null;
             _locks.Add(shared);
             var threadsEach = Dice.Pick(1, 1, 1, 4);
-            for (var i = 0; i < Dice.Choose(1, 6); i++)
+            var large = IsLarge ? Dice.Choose(4, 24) : 0;
+            for (var i = 0; i < (IsLarge ? large : Dice.Choose(1, 6)); i++)
             {
                 AddProcess(unit < workers.Count ? workers[unit] : null, $"web{unit}.service", threadsEach, shared);
             }
@@ -383,7 +391,11 @@ internal sealed class World
         var process = new SimulatedProcess(this, owner) { IgnoresTermination = Dice.Chance(0.1) };
         for (var i = 0; i < threads; i++)
         {
-            var thread = new SimulatedThread(this, process, Paths[Dice.Choose(0, Paths.Count - 1)], Dice.Magnitude(5, 3600), Dice.Choose(1, 4)) { Lock = shared };
+            var path = Paths[Dice.Choose(0, Paths.Count - 1)];
+            var think = Dice.Magnitude(5, 3600);
+            var thread = IsLarge
+                ? new SimulatedThread(this, process, path, think, Dice.Choose(1, 12), depth: 0.7) { Lock = shared }
+                : new SimulatedThread(this, process, path, think, Dice.Choose(1, 4)) { Lock = shared };
             process.Threads.Add(thread);
             _threads.Add(thread);
         }

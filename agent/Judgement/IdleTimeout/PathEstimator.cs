@@ -148,8 +148,7 @@ internal sealed class PathEstimator
     /// <summary>Takes out the oldest observation that bounds nothing.</summary>
     private void Evict()
     {
-        var longestSurvived = _evidence.Where(o => o.Outcome == GapOutcome.Survived).Select(o => o.Gap).DefaultIfEmpty(TimeSpan.Zero).Max();
-        var shortestLost = _evidence.Where(o => o.Outcome == GapOutcome.Lost).Select(o => o.Gap).DefaultIfEmpty(TimeSpan.MaxValue).Min();
+        var (shortestLost, longestSurvived) = Bounds();
         var oldest = -1;
         for (var i = 0; i < _evidence.Count; i++)
         {
@@ -167,16 +166,26 @@ internal sealed class PathEstimator
             return IdleTimeoutEstimate.Unknown with { Count = _count };
 
         // A timeout is contradicted by survived gaps above it and by lost gaps below it. That cost is constant at
-        // and between the observed gaps, so these are all the candidates there are.
-        var edges = _evidence.Select(o => o.Gap).Append(TimeSpan.Zero).Distinct().Order().ToArray();
-        var candidates = new List<(TimeSpan From, TimeSpan? To, double Cost)>(edges.Length * 2);
-        for (var i = 0; i < edges.Length; i++)
+        // and between the observed gaps, so these are all the candidates there are. The sums run over the gaps in order;
+        // they only ever add, so that what nothing contradicts costs nothing at all.
+        var ordered = _evidence.ToArray();
+        Array.Sort(ordered, static (a, b) => a.Gap.CompareTo(b.Gap));
+        var survivedFrom = new double[ordered.Length + 1];
+        for (var i = ordered.Length - 1; i >= 0; i--)
+            survivedFrom[i] = survivedFrom[i + 1] + (ordered[i].Outcome == GapOutcome.Survived ? ordered[i].Weight : 0);
+
+        var candidates = new List<(TimeSpan From, TimeSpan? To, double Cost)>((ordered.Length * 2) + 1) { (TimeSpan.Zero, ordered[0].Gap, survivedFrom[0]) };
+        var lostBelow = 0.0;
+        for (var i = 0; i < ordered.Length;)
         {
-            var at = edges[i];
-            if (i > 0)
-                candidates.Add((at, at, Cost(survivedAbove: at, lostBelow: at)));
-            TimeSpan? next = i + 1 < edges.Length ? edges[i + 1] : null;
-            candidates.Add((at, next, _evidence.Sum(o => o.Outcome == GapOutcome.Survived ? (o.Gap > at ? o.Weight : 0) : (o.Gap <= at ? o.Weight : 0))));
+            var at = ordered[i].Gap;
+            var lostHere = 0.0;
+            for (; i < ordered.Length && ordered[i].Gap == at; i++)
+                lostHere += ordered[i].Outcome == GapOutcome.Lost ? ordered[i].Weight : 0;
+
+            candidates.Add((at, at, survivedFrom[i] + lostBelow));
+            lostBelow += lostHere;
+            candidates.Add((at, i < ordered.Length ? ordered[i].Gap : null, survivedFrom[i] + lostBelow));
         }
 
         var best = candidates.Min(c => c.Cost);
@@ -207,25 +216,32 @@ internal sealed class PathEstimator
         };
     }
 
-    private double Cost(TimeSpan survivedAbove, TimeSpan lostBelow) =>
-        _evidence.Sum(o => o.Outcome == GapOutcome.Survived ? (o.Gap > survivedAbove ? o.Weight : 0) : (o.Gap < lostBelow ? o.Weight : 0));
-
     /// <summary>The weight of the heaviest observation that another one contradicts: any one of them may be the lie.</summary>
     private double LargestDisputed()
     {
+        var (shortestLost, longestSurvived) = Bounds();
         var largest = 0.0;
         foreach (var one in _evidence)
         {
-            foreach (var other in _evidence)
-            {
-                if (one.Contradicts(other))
-                {
-                    largest = Math.Max(largest, one.Weight);
-                    break;
-                }
-            }
+            if (one.Outcome == GapOutcome.Survived ? one.Gap > shortestLost : one.Gap < longestSurvived)
+                largest = Math.Max(largest, one.Weight);
         }
 
         return largest;
+    }
+
+    private (TimeSpan ShortestLost, TimeSpan LongestSurvived) Bounds()
+    {
+        var shortestLost = TimeSpan.MaxValue;
+        var longestSurvived = TimeSpan.Zero;
+        foreach (var one in _evidence)
+        {
+            if (one.Outcome == GapOutcome.Survived)
+                longestSurvived = one.Gap > longestSurvived ? one.Gap : longestSurvived;
+            else
+                shortestLost = one.Gap < shortestLost ? one.Gap : shortestLost;
+        }
+
+        return (shortestLost, longestSurvived);
     }
 }
