@@ -4,6 +4,7 @@
 #   scripts/test.sh                 everything
 #   scripts/test.sh lab [NAME]      the lab tests whose name contains NAME
 #   scripts/test.sh boot [NAME]     the package and the booted Debian, likewise
+#   scripts/test.sh simulation      a million connection-hours of the simulator
 #
 # The last line is the sum over all test projects: "N passed, N failed".
 set -u
@@ -17,6 +18,8 @@ trap 'exit 130' INT TERM
 scripts/prerequisites.sh lab deb || exit 1
 scripts/publish.sh || exit 1
 dotnet build Sidecar.sln --nologo -v quiet -nodeReuse:false || exit 1
+# A million simulated hours take an optimised build.
+dotnet build tests/simulation --configuration Release --nologo -v quiet -nodeReuse:false || exit 1
 
 status=0
 run() {
@@ -29,9 +32,11 @@ run() {
 
 case ${1:-} in
   lab) run labtests ${2:+--filter "FullyQualifiedName~$2"} ;;
+  simulation) run simulation --configuration Release ;;
   boot) run boot ${2:+--filter "FullyQualifiedName~$2"} ;;
   *)
     run unit
+    run simulation --configuration Release
     run labtests
     run boot
     ;;

@@ -54,6 +54,9 @@ public readonly record struct StallEvidence
 
     /// <summary>Fresh connections that succeeded at once during the silence and since the last that did not: the first, and each that confirmed failures.</summary>
     public required int CleanConnections { get; init; }
+
+    /// <summary>It had lasted when it was first seen: how the path was meanwhile nobody knows.</summary>
+    public required bool FoundLate { get; init; }
 }
 
 /// <summary>What a path's fresh connections say at this moment.</summary>

@@ -48,6 +48,12 @@ public static class ForgottenOdds
     /// <summary>Bursts of loss last about this long, and seldom much longer; what lasts is an outage, which fresh connections tell.</summary>
     private static readonly TimeSpan Burst = TimeSpan.FromSeconds(1);
 
+    /// <summary>
+    /// Blips per send to reckon with where a silence was found late: an outage of any length may have been and gone before
+    /// anybody asked for a fresh connection.
+    /// </summary>
+    private const double BlipsWhereFoundLate = 1e-3;
+
     /// <summary>Failure rate to reckon with while a connection rests: 10 % loss each way.</summary>
     private const double Patient = 0.19;
 
@@ -62,7 +68,7 @@ public static class ForgottenOdds
     {
         var q = path.TransmissionFailureRate;
         var aliveWithLoss = Math.Pow(q, stall.FailedTransmissions);
-        var aliveAfterBlip = (path.WasDownDuringStall ? 1.0 : path.BlipRate) * Math.Pow(q, stall.ConfirmedFailures);
+        var aliveAfterBlip = (path.WasDownDuringStall ? 1.0 : Blips(stall, path)) * Math.Pow(q, stall.ConfirmedFailures);
         return Prior(stall, path) / (aliveWithLoss + aliveAfterBlip + AliveInBurst(stall, path));
     }
 
@@ -86,12 +92,15 @@ public static class ForgottenOdds
         var all = failures + stall.CleanConnections;
         if (all == 0)
         {
-            return path.BlipRate;
+            return Blips(stall, path);
         }
 
         var share = (double)failures / all;
-        return path.BlipRate * Math.Pow(share, failures) * Math.Pow(1 - share, stall.CleanConnections) * Math.Pow(1 + (stall.Silence / Burst), -2);
+        return Blips(stall, path) * Math.Pow(share, failures) * Math.Pow(1 - share, stall.CleanConnections) * Math.Pow(1 + (stall.Silence / Burst), -2);
     }
+
+    private static double Blips(in StallEvidence stall, in PathEvidence path) =>
+        stall.FoundLate ? Math.Max(path.BlipRate, BlipsWhereFoundLate) : path.BlipRate;
 
     private static double Prior(in StallEvidence stall, in PathEvidence path)
     {

@@ -59,8 +59,8 @@ public sealed class PathTracker
     public LossEstimate Loss { get; } = new();
 
     /// <summary>
-    /// Bounds of the path's idle timeout as judgement and remedies use them: as declared, or as estimated once a loss is
-    /// known and nothing contradicts it. Both null where unknown; survived gaps alone say nothing about where it ends.
+    /// Bounds of the path's idle timeout as judgement and remedies use them: as declared, the upper one above every gap that
+    /// was seen survived, or as estimated once a loss is known and nothing contradicts it. Both null where unknown; survived gaps alone say nothing about where it ends.
     /// </summary>
     public (TimeSpan? Lower, TimeSpan? Upper) IdleTimeout { get; private set; }
 
@@ -184,7 +184,7 @@ public sealed class PathTracker
     /// </summary>
     internal void Note(in Observation observation)
     {
-        if (Upstream.Section.IdleTimeout.Source != IdleTimeoutSource.Measure || observation.Gap < ForgottenOdds.ShortestGap)
+        if (observation.Gap < ForgottenOdds.ShortestGap)
         {
             return;
         }
@@ -192,6 +192,21 @@ public sealed class PathTracker
         if (CountsDataOnly && observation.Source == EvidenceSource.Passive)
         {
             return; // it tells how long no segment moved, which is not what this path counts
+        }
+
+        if (Upstream.Section.IdleTimeout is { Source: IdleTimeoutSource.Declared, Value: var declared })
+        {
+            // A gap above it that was survived shows that the declared value condemns nobody.
+            var upper = IdleTimeout.Upper!.Value;
+            var isSurvived = observation.Outcome == GapOutcome.Survived;
+            upper = isSurvived == (observation.Gap > upper) ? observation.Gap : upper;
+            IdleTimeout = (declared, upper > declared ? upper : declared);
+            return;
+        }
+
+        if (Upstream.Section.IdleTimeout.Source != IdleTimeoutSource.Measure)
+        {
+            return;
         }
 
         _estimator.Add(observation);

@@ -22,6 +22,9 @@ public sealed class TrackedConnection
     private static readonly TimeSpan ShortestInterest = TimeSpan.FromMilliseconds(200);
     private static readonly TimeSpan LongestInterest = TimeSpan.FromSeconds(20);
 
+    /// <summary>A silence is seen within this time of its beginning, unless the agent was not there or looks rarely.</summary>
+    private static readonly TimeSpan FoundSoon = TimeSpan.FromSeconds(2);
+
     /// <summary>
     /// An acknowledgement may be delayed (RFC 1122; 40 ms on Linux) and then takes its way: before that, silence after a
     /// retransmission says nothing.
@@ -270,6 +273,7 @@ public sealed class TrackedConnection
                     FailedTransmissions = (int)(1 + info.TotalRetransmissions - stall.RetransmissionsAtStart),
                     ConfirmedFailures = stall.Confirmed,
                     CleanConnections = stall.Clean,
+                    FoundLate = stall.FoundLate,
                 }
                 : null,
             Probing = _probing is { } probing
@@ -280,6 +284,7 @@ public sealed class TrackedConnection
                     FailedTransmissions = probing.Probes,
                     ConfirmedFailures = probing.Confirmed,
                     CleanConnections = probing.Clean,
+                    FoundLate = probing.FoundLate,
                 }
                 : null,
         };
@@ -406,6 +411,7 @@ public sealed class TrackedConnection
 
         return new Stall(start, idleBefore, retransmissionsAtStart)
         {
+            FoundLate = now - start > FoundSoon,
             LastRetransmission = info.TotalRetransmissions != retransmissionsAtStart ? now - Milliseconds(info.LastDataSentMilliseconds) : null,
         };
     }
@@ -423,7 +429,7 @@ public sealed class TrackedConnection
 
         // A probe went out between the last look and this one; of both ends the one that proves less is taken.
         var earliest = _seen && LastLook < now ? LastLook : now;
-        _probing ??= new Stall(earliest, Positive(earliest - (now - Milliseconds(socket.Info.LastAckReceivedMilliseconds))), 0);
+        _probing ??= new Stall(earliest, Positive(earliest - (now - Milliseconds(socket.Info.LastAckReceivedMilliseconds))), 0) { FoundLate = probes > 1 };
         if (probes > _probing.Probes && _probing.Probes > 0)
         {
             _probing.Transmitted(earliest, now);
@@ -465,6 +471,8 @@ public sealed class TrackedConnection
         internal int Confirmed { get; private set; }
 
         internal int Clean { get; private set; }
+
+        internal bool FoundLate { get; init; }
 
         internal bool IsLossTaken { get; set; }
 

@@ -41,8 +41,7 @@ report.Write(Console.Out);
 Console.WriteLine($"{clock.Elapsed.TotalSeconds:0} s, {(Process.GetCurrentProcess().TotalProcessorTime - started).TotalSeconds:0} s of them processor time");
 foreach (var violation in report.Violations.Concat(report.Wrong).GroupBy(violation => violation.Kind).SelectMany(kind => kind.Take(5)))
 {
-    Console.WriteLine($"{World.Text(violation.Time)}  {violation.Kind}: {violation.Text}");
-    Console.WriteLine($"    again: scripts/simulate.sh --replay {violation.Seed}");
+    Console.WriteLine(violation);
 }
 
 return report.Failed ? 1 : 0;

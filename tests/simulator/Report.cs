@@ -8,7 +8,11 @@ namespace Sidecar.Simulator;
 /// <param name="Time">When.</param>
 /// <param name="Kind">Which property, in a word.</param>
 /// <param name="Text">What happened.</param>
-internal sealed record Violation(ulong Seed, TimeSpan Time, string Kind, string Text);
+internal sealed record Violation(ulong Seed, TimeSpan Time, string Kind, string Text)
+{
+    /// <summary>What happened, with the command that makes it happen again.</summary>
+    public override string ToString() => $"{World.Text(Time)}  {Kind}: {Text}\n    again: scripts/simulate.sh --replay {Seed}";
+}
 
 /// <summary>What was simulated and what came of it.</summary>
 internal sealed class Report

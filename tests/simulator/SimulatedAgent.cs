@@ -3,6 +3,7 @@ using Sidecar.Agent.Configuration;
 using Sidecar.Agent.Judgement;
 using Sidecar.Agent.Remedies;
 using Sidecar.Agent.Tracking;
+using Sidecar.Probes.Namespaces;
 using Sidecar.Probes.Paths;
 
 namespace Sidecar.Simulator;
@@ -40,7 +41,9 @@ internal sealed class SimulatedAgent : Actor
     private Dictionary<string, CommonModeBrake> _brakes = [];
     private Dictionary<string, SlidingBudget> _expiredRates = [];
     private readonly Dictionary<string, Ending> _endings = new(StringComparer.Ordinal);
-    private TimeSpan _nextScan;
+    private ScanPacing _pacing;
+    private TimeSpan _dataUntil;
+    private TimeSpan? _glanceAt;
     private TimeSpan _nextTurn;
     private TimeSpan _pausedUntil;
     private TimeSpan _lastSkipped;
@@ -55,6 +58,7 @@ internal sealed class SimulatedAgent : Actor
         _report = report;
         _interval = world.Configuration.Agent.ScanInterval;
         _observe = world.Configuration.Agent.Mode == AgentMode.Observe;
+        _pacing = new ScanPacing(_interval, TimeSpan.Zero);
         Reset(TimeSpan.Zero);
     }
 
@@ -91,7 +95,7 @@ internal sealed class SimulatedAgent : Actor
                 ExcusedUntil = now + TimeSpan.FromSeconds(2);
                 Next(Restarts, _world.HoursBetweenAgentRestarts, now);
                 break;
-            case ActsLate:
+            case ActsLate when version == _generation:
                 var (connection, memory, brake) = _acting!.Value;
                 _acting = null;
                 _pausedUntil = now > _pausedUntil ? now : _pausedUntil;
@@ -107,6 +111,14 @@ internal sealed class SimulatedAgent : Actor
         {
             var next = _world.Queue.NextTime;
             var starts = _nextTurn > _pausedUntil ? _nextTurn : _pausedUntil;
+            if (_glanceAt is { } glance && _acting is null && glance < starts && glance <= next)
+            {
+                _glanceAt = null;
+                _pacing.Glance(_world.Counters, glance, TimeSpan.Zero);
+                _nextTurn = _pacing.Next < _nextTurn ? _pacing.Next : _nextTurn;
+                continue;
+            }
+
             if (starts > next || _acting is not null)
             {
                 return;
@@ -115,13 +127,15 @@ internal sealed class SimulatedAgent : Actor
             if (IsQuiet)
             {
                 // Looks at sockets on which nothing happens see nothing: they are left out.
-                if (_nextScan <= next)
+                while (_pacing.Next <= next)
                 {
-                    _lastSkipped = _nextScan + (_interval * Math.Floor((next - _nextScan) / _interval));
-                    _nextScan = _lastSkipped + _interval;
+                    _lastSkipped = _pacing.Next;
+                    _glanceAt = null;
+                    _pacing.Begin(_lastSkipped, _world.Counters);
+                    Pace(isQuiet: true);
                 }
 
-                _nextTurn = _nextScan;
+                _nextTurn = _pacing.Next;
                 return;
             }
 
@@ -143,6 +157,17 @@ internal sealed class SimulatedAgent : Actor
         if (connection.Tracked is { } tracked && tracked.LastLook < _lastSkipped)
         {
             Update(connection, tracked, _lastSkipped);
+        }
+    }
+
+    /// <summary>The kernel has counted something: the next glance at its counters will show it.</summary>
+    internal void Counted(TimeSpan now)
+    {
+        if (_glanceAt is null)
+        {
+            var awake = _lastTurn > _lastSkipped ? _lastTurn : _lastSkipped;
+            _glanceAt = awake + (ScanPacing.GlanceInterval * Math.Ceiling((now - awake) / ScanPacing.GlanceInterval));
+            _glanceAt = _glanceAt > _pausedUntil ? _glanceAt : _pausedUntil;
         }
     }
 
@@ -216,7 +241,9 @@ internal sealed class SimulatedAgent : Actor
             Dirty.Add(connection);
         }
 
-        _nextScan = now;
+        _pacing = new ScanPacing(_interval, now);
+        _dataUntil = TimeSpan.MinValue;
+        _glanceAt = null;
         _nextTurn = now;
         _lastSkipped = now;
     }
@@ -228,7 +255,8 @@ internal sealed class SimulatedAgent : Actor
     private void Turn(TimeSpan planned, TimeSpan now)
     {
         _looked.Clear();
-        if (now >= _nextScan)
+        var full = now >= _pacing.Next;
+        if (full)
         {
             FullLook(now);
         }
@@ -276,8 +304,19 @@ internal sealed class SimulatedAgent : Actor
 
         var following = _recycled.Count > 0 || _endings.Count > 0;
         var busy = following || _stalled.Exists(connection => connection.Tracked!.IsOfInterest);
+        if (full)
+        {
+            var dataBefore = _dataUntil;
+            foreach (var connection in _looked)
+            {
+                _dataUntil = connection.Tracked!.LastData > _dataUntil ? connection.Tracked.LastData : _dataUntil;
+            }
+
+            Pace(_dataUntil == dataBefore && !busy && !Array.Exists(_upstreams, upstream => upstream.Tally.Silent > 0));
+        }
+
         _lastTurn = now;
-        _nextTurn = busy && now + ShortLook < _nextScan ? now + ShortLook : _nextScan;
+        _nextTurn = busy && now + ShortLook < _pacing.Next ? now + ShortLook : _pacing.Next;
 
         // Looks at silent sockets on which nothing happens see only that time passes: most of them are left out, until
         // something does happen (see CatchUp) or the moment has come.
@@ -293,12 +332,8 @@ internal sealed class SimulatedAgent : Actor
 
     private void FullLook(TimeSpan now)
     {
-        _nextScan += _interval;
-        if (_nextScan <= now)
-        {
-            _nextScan = now + _interval;
-        }
-
+        _glanceAt = null;
+        _pacing.Begin(now, _world.Counters);
         _scan++;
         foreach (var connection in Dirty)
         {
@@ -357,6 +392,18 @@ internal sealed class SimulatedAgent : Actor
         {
             _nextPrune = now + TimeSpan.FromMinutes(10);
         }
+    }
+
+    /// <summary>A full look is done.</summary>
+    private void Pace(bool isQuiet)
+    {
+        TimeSpan? shortest = null;
+        foreach (var path in _paths.All)
+        {
+            shortest = shortest < path.IdleTimeout.Lower ? shortest : path.IdleTimeout.Lower ?? shortest;
+        }
+
+        _pacing.End(isQuiet, shortest);
     }
 
     private void ShortLooks(TimeSpan now)
@@ -589,7 +636,7 @@ internal sealed class SimulatedAgent : Actor
             {
                 // Preempted between the decision and the act.
                 _acting = (connection, memory, brake);
-                _world.Queue.Add(now + _world.Dice.MagnitudeSeconds(0.001, 3), this, ActsLate);
+                _world.Queue.Add(now + _world.Dice.MagnitudeSeconds(0.001, 3), this, ActsLate, _generation);
                 return;
             }
 
@@ -880,6 +927,7 @@ internal sealed class SimulatedAgent : Actor
         private void Syn(TimeSpan now)
         {
             _syns++;
+            _world.Count(_syns == 1 ? new TcpCounters(1, 0, 0) : new TcpCounters(0, 0, 1), now);
             if (_path.Handshake(now) is FreshConnectOutcome.Connected and var outcome)
             {
                 _world.Queue.Add(now + _path.RoundTrip, this, 1 + (int)outcome);

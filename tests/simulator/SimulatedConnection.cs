@@ -1,4 +1,5 @@
 using Sidecar.Agent.Tracking;
+using Sidecar.Probes.Namespaces;
 using Sidecar.Probes.SockDiag;
 
 namespace Sidecar.Simulator;
@@ -67,7 +68,7 @@ internal sealed class SimulatedConnection : Actor
 
     internal TimeSpan Established { get; }
 
-    /// <summary>When the router's entry was made, and when it last saw a packet.</summary>
+    /// <summary>When the router's entry was made, the beginning of time where there is none, and when it last saw a packet.</summary>
     internal TimeSpan EntryMade { get; set; }
 
     internal TimeSpan EntrySeen { get; set; }
@@ -373,6 +374,7 @@ internal sealed class SimulatedConnection : Actor
         }
 
         Touch(now);
+        _world.Count(new TcpCounters(0, 0, 1), now);
         if (_tailLossProbed)
         {
             Socket.RetransmissionTimeout(now);

@@ -119,6 +119,7 @@ internal sealed class SimulatedPath(World world, int index) : Actor
                 Next(LinkFails, HoursBetweenOutages, now);
                 break;
             case TimeoutChanges:
+                world.ForgetExpired(this, now);
                 Timeout = World.AnyTimeout(_dice);
                 world.Trace(now, $"path {Index}: idle timeout is now {Timeout}");
                 Next(TimeoutChanges, HoursBetweenTimeoutChanges, now);

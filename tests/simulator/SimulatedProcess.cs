@@ -1,4 +1,5 @@
 using Sidecar.Agent.Tracking;
+using Sidecar.Probes.Namespaces;
 using Sidecar.Probes.Paths;
 using Sidecar.Probes.Processes;
 
@@ -209,6 +210,7 @@ internal sealed class SimulatedThread(World world, SimulatedProcess process, Sim
             return;
         }
 
+        world.Count(_handshakes == 1 ? new TcpCounters(1, 0, 0) : new TcpCounters(0, 0, 1), now);
         world.Queue.Add(now + TimeSpan.FromSeconds(_handshakes), this, Reconnects);
     }
 

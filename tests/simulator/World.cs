@@ -2,6 +2,7 @@ using System.Globalization;
 using System.Net;
 using Sidecar.Agent.Configuration;
 using Sidecar.Agent.Tracking;
+using Sidecar.Probes.Namespaces;
 using Sidecar.Probes.Processes;
 using Sidecar.Probes.SockDiag;
 
@@ -62,6 +63,9 @@ internal sealed class World
     internal HashSet<SimulatedConnection> Connections { get; } = [];
 
     internal SidecarConfiguration Configuration { get; private set; } = null!;
+
+    /// <summary>What the host's kernel has counted so far.</summary>
+    internal TcpCounters Counters { get; private set; }
 
     /// <summary>When the last event was.</summary>
     internal TimeSpan Now { get; private set; }
@@ -158,8 +162,16 @@ internal sealed class World
         var connection = new SimulatedConnection(this, thread.Path, thread, key, (uint)cookie, now);
         Connections.Add(connection);
         _report.Connections++;
+        Count(new TcpCounters(1, 1, 0), now);
         Touched(connection, now);
         return connection;
+    }
+
+    /// <summary>The kernel counts.</summary>
+    internal void Count(TcpCounters more, TimeSpan now)
+    {
+        Counters += more;
+        Agent.Counted(now);
     }
 
     /// <summary>A connection's socket is about to change.</summary>
@@ -177,6 +189,7 @@ internal sealed class World
     internal void Left(SimulatedConnection connection, TimeSpan now)
     {
         Connections.Remove(connection);
+        Count(new TcpCounters(0, -1, 0), now);
         Count(connection, now);
         Agent.NoteEnd(connection);
     }
@@ -221,6 +234,15 @@ internal sealed class World
         foreach (var connection in Connections.Where(connection => connection.Path == path).OrderBy(connection => connection.Socket.Inode).ToList())
         {
             connection.Goodbye(now);
+        }
+    }
+
+    /// <summary>The router's timeout is about to change: what it has forgotten by then it does not remember by that.</summary>
+    internal void ForgetExpired(SimulatedPath path, TimeSpan now)
+    {
+        foreach (var connection in Connections.Where(connection => connection.Path == path && connection.IsForgotten(now)))
+        {
+            connection.EntryMade = TimeSpan.MinValue;
         }
     }
 

@@ -9,11 +9,14 @@
  *     rename/TEXT/ACTION         rename(2) of a path that contains TEXT
  *     netlink/TYPE/ACTION        send(2) of a netlink message of that type
  *     answer/FLAGS/ACTION        recv(2) with these flags
+ *     pidfd/PID/ACTION           pidfd_open(2) of that process
  *     signal/NUMBER/ACTION       pidfd_send_signal(2) of that signal
+ *     kill/NUMBER/ACTION         kill(2) with that signal
  *     fsync//ACTION              fsync(2)
  *
- * ACTION is kill-before (SIGKILL to the whole program instead of the call), kill-after (once the call has returned), or
- * errno=N (the call is not made and fails so). With -w rules hold only while FILE exists. Each deed is told on stdout.
+ * ACTION is kill-before (SIGKILL to the whole program instead of the call), kill-after (once the call has returned),
+ * errno=N (the call is not made and fails so), or hold (the call is made once FILE is gone). With -w rules hold only while
+ * FILE exists. Each deed is told on stdout.
  *
  * The calls are stopped at by a seccomp filter, so that all others run at full speed. x86-64, root.
  */
@@ -47,7 +50,7 @@ static pid_t program;
 
 static const struct { const char *kind; long call; } calls[] = {
     { "write", SYS_write }, { "rename", SYS_rename }, { "netlink", SYS_sendto }, { "answer", SYS_recvfrom },
-    { "signal", SYS_pidfd_send_signal }, { "fsync", SYS_fsync },
+    { "pidfd", SYS_pidfd_open }, { "signal", SYS_pidfd_send_signal }, { "kill", SYS_kill }, { "fsync", SYS_fsync },
 };
 
 static void die(const char *what)
@@ -122,6 +125,9 @@ static int matches(const struct rule *rule, pid_t pid, const struct user_regs_st
         return r->rdx >= 16 && peek(pid, r->rsi + 4, &type, 2) == 2 && type == atoi(rule->match);
     case SYS_recvfrom:
         return r->r10 == (unsigned long long)atoi(rule->match);
+    case SYS_pidfd_open:
+        return r->rdi == (unsigned long long)atoi(rule->match);
+    case SYS_kill:
     case SYS_pidfd_send_signal:
         return r->rsi == (unsigned long long)atoi(rule->match);
     default:
@@ -150,6 +156,11 @@ static int consider(pid_t pid)
         tell(rule);
         if (!strcmp(rule->action, "kill-before")) {
             kill(program, SIGKILL);
+            return 0;
+        }
+        if (!strcmp(rule->action, "hold")) {
+            while (armed_by && access(armed_by, F_OK) == 0)
+                usleep(1000);
             return 0;
         }
         registers.orig_rax = -1;

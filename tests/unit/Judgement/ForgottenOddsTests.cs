@@ -55,6 +55,20 @@ public sealed class ForgottenOddsTests
         ForgottenOdds.Of(Stall(Idle, failed: 8, confirmed: 5), bursty).ShouldBeGreaterThan(ForgottenOdds.Conclusive);
     }
 
+    /// <summary>
+    /// The simulator closed a live connection so: the agent started in the second after an outage of 100 s that it had not
+    /// seen, and its first fresh connection succeeded.
+    /// </summary>
+    [Fact]
+    public void What_was_silent_before_anybody_looked_needs_a_failure_that_was_seen()
+    {
+        var late = Stall(Expired, failed: 9, confirmed: 0) with { FoundLate = true };
+        ForgottenOdds.Of(late, CleanPath).ShouldBeLessThan(ForgottenOdds.Conclusive);
+        ForgottenOdds.Of(late with { ConfirmedFailures = 1, CleanConnections = 2 }, CleanPath).ShouldBeGreaterThan(ForgottenOdds.Conclusive);
+        ForgottenOdds.Of(late with { IdleBefore = Idle, ConfirmedFailures = 1, CleanConnections = 2 }, CleanPath).ShouldBeLessThan(ForgottenOdds.Conclusive);
+        ForgottenOdds.Of(late with { IdleBefore = Idle, ConfirmedFailures = 2, CleanConnections = 3 }, CleanPath).ShouldBeGreaterThan(ForgottenOdds.Conclusive);
+    }
+
     [Fact]
     public void More_blips_never_raise_the_odds() => Holds((stall, path) =>
         ForgottenOdds.Of(stall, path with { BlipRate = Math.Min(1, path.BlipRate * 3) }) <= ForgottenOdds.Of(stall, path));
@@ -137,6 +151,7 @@ public sealed class ForgottenOddsTests
         FailedTransmissions = failed,
         ConfirmedFailures = Math.Max(0, confirmed),
         CleanConnections = Math.Max(0, confirmed) + 1,
+        FoundLate = false,
     };
 
     /// <summary>The failure rate that the estimate comes to on a path with this loss each way.</summary>

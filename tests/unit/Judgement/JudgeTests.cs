@@ -28,7 +28,7 @@ public sealed class JudgeTests
     {
         Unacknowledged = 1,
         Timeouts = 4,
-        Stall = new StallEvidence { Silence = TimeSpan.FromSeconds(5), IdleBefore = TimeSpan.FromSeconds(400), FailedTransmissions = 6, ConfirmedFailures = 3, CleanConnections = 4 },
+        Stall = new StallEvidence { Silence = TimeSpan.FromSeconds(5), IdleBefore = TimeSpan.FromSeconds(400), FailedTransmissions = 6, ConfirmedFailures = 3, CleanConnections = 4, FoundLate = false },
     };
 
     private static readonly PathEvidence Up = new()
@@ -135,7 +135,7 @@ public sealed class JudgeTests
     [Fact]
     public void One_timeout_of_a_busy_connection_is_suspect_and_no_more() =>
         Decide(
-            Silent with { Timeouts = 1, Stall = new StallEvidence { Silence = TimeSpan.FromSeconds(0.5), IdleBefore = TimeSpan.Zero, FailedTransmissions = 3, ConfirmedFailures = 0, CleanConnections = 1 } },
+            Silent with { Timeouts = 1, Stall = new StallEvidence { Silence = TimeSpan.FromSeconds(0.5), IdleBefore = TimeSpan.Zero, FailedTransmissions = 3, ConfirmedFailures = 0, CleanConnections = 1, FoundLate = false } },
             Up)
             .ShouldBe((Verdict.Suspect, Reason.RetransmittingPathUp));
 

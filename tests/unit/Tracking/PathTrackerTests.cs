@@ -116,6 +116,26 @@ public sealed class PathTrackerTests
         _path.Evidence(null, At(1)).CountsDataOnly.ShouldBeFalse();
     }
 
+    /// <summary>The simulator closed a live connection after a gap that others had long survived, as the router's timeout had been raised.</summary>
+    [Fact]
+    public void A_declared_timeout_condemns_no_gap_that_was_seen_survived()
+    {
+        var at = new DateTimeOffset(2026, 1, 1, 0, 0, 0, TimeSpan.Zero);
+        var path = new PathTracker(new PathKey(1, 1, new TcpEndPoint(2, 5432)), TestUpstream.Of("10.2.0.2:5432", idleTimeout: TimeSpan.FromSeconds(60)));
+        void Note(double gap, GapOutcome outcome) => path.Note(new Observation(TimeSpan.FromSeconds(gap), outcome, at, EvidenceSource.Passive));
+
+        Note(50, GapOutcome.Survived);
+        path.IdleTimeout.ShouldBe((TimeSpan.FromSeconds(60), TimeSpan.FromSeconds(60)));
+        Note(300, GapOutcome.Survived);
+        Note(90, GapOutcome.Survived);
+        path.IdleTimeout.ShouldBe((TimeSpan.FromSeconds(60), TimeSpan.FromSeconds(300)));
+        Note(90, GapOutcome.Lost);
+        path.IdleTimeout.ShouldBe((TimeSpan.FromSeconds(60), TimeSpan.FromSeconds(90)));
+        Note(20, GapOutcome.Lost);
+        path.IdleTimeout.ShouldBe((TimeSpan.FromSeconds(60), TimeSpan.FromSeconds(60)));
+        path.TakeEvidence().ShouldBeNull();
+    }
+
     [Fact]
     public void One_fresh_connection_at_a_time_and_fewer_while_the_path_is_down()
     {

@@ -10,7 +10,8 @@ internal static class TestUpstream
     /// <summary>An upstream of one endpoint.</summary>
     /// <param name="endpoint">Address or CIDR, and port: <c>10.0.0.0/8:5432</c>.</param>
     /// <param name="direction">Which end is watched.</param>
-    internal static Upstream Of(string endpoint, UpstreamDirection direction = UpstreamDirection.Outbound)
+    /// <param name="idleTimeout">As declared; null where it is to be measured.</param>
+    internal static Upstream Of(string endpoint, UpstreamDirection direction = UpstreamDirection.Outbound, TimeSpan? idleTimeout = null)
     {
         var colon = endpoint.LastIndexOf(':');
         var network = endpoint[..colon].Trim('[', ']');
@@ -18,6 +19,7 @@ internal static class TestUpstream
         {
             Name = "db",
             Direction = direction,
+            IdleTimeout = idleTimeout is { } declared ? new(IdleTimeoutSource.Declared, declared) : new(IdleTimeoutSource.Measure, TimeSpan.Zero),
             Endpoints =
             [
                 new EndpointPattern(

@@ -46,6 +46,22 @@ public sealed class TrackedConnectionTests
     }
 
     [Fact]
+    public void A_stall_that_had_lasted_when_it_was_first_seen_was_found_late()
+    {
+        StallUntilSecondTimeout();
+        Look(11);
+        Stall(11).FoundLate.ShouldBeFalse();
+
+        var other = new PathTable().Track(_socket.Key, _upstream, 1, At(0));
+        _socket.RetransmissionTimeout(At(11.7));
+        _socket.RetransmissionTimeout(At(13.4));
+        other.Update(_socket.Observe(At(13.5)), At(13.5));
+        other.Evidence(At(13.5)).Stall.ShouldNotBeNull().FoundLate.ShouldBeTrue();
+        Look(13.5);
+        Stall(13.5).FoundLate.ShouldBeFalse();
+    }
+
+    [Fact]
     public void Its_start_stays_while_retransmissions_move_the_kernels_own_clock()
     {
         Look(9);
