@@ -16,7 +16,7 @@ unit:
 lab:
 	scripts/test.sh lab $(ONLY)
 
-# A million connection-hours of everything that may go wrong; some minutes.
+# A million connection-hours of everything that may go wrong; some minutes. The tests go through the same.
 simulate:
 	scripts/simulate.sh
 

@@ -223,10 +223,11 @@ internal sealed class World
 
         foreach (var excuse in (ReadOnlySpan<TimeSpan>)[path.TableLostAt, path.ServerLostAt, path.ExcusedUntil, Agent.ExcusedUntil])
         {
-            since = excuse > since && excuse <= now ? excuse : since;
+            since = excuse > since ? excuse : since;
         }
 
-        _report.NoteRelease(this, connection, now, now - since, why);
+        // An agent that is paused yet is excused until later than now.
+        _report.NoteRelease(this, connection, now, since < now ? now - since : TimeSpan.Zero, why);
     }
 
     internal void ServerSaysGoodbye(SimulatedPath path, TimeSpan now)
