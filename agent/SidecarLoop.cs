@@ -418,7 +418,7 @@ internal sealed class SidecarLoop : IDisposable
             }
 
             var timeouts = _paths.All.Where(path => path.IdleTimeout.Lower is not null).Select(path => path.IdleTimeout.Lower);
-            _pacing.End(_dataUntil == dataBefore && !isArming && !IsFollowing && _interests.Count == 0 && !_upstreams.Any(upstream => upstream.Tally.Silent > 0), timeouts.Min());
+            _pacing.End(_lookTook, _dataUntil == dataBefore && !isArming && !IsFollowing && _interests.Count == 0 && !_upstreams.Any(upstream => upstream.Tally.Silent > 0), timeouts.Min());
         }
 
         if (_configuration.Agent.AllNetworkNamespaces)

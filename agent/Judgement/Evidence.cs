@@ -83,6 +83,9 @@ public readonly record struct PathEvidence
     /// <summary>A fresh connection failed at some time since the stall began.</summary>
     public required bool WasDownDuringStall { get; init; }
 
+    /// <summary>SYNs that the last fresh connection which ended during the stall and had to repeat any sent again; 0 where none had to.</summary>
+    public required int SynRetransmissions { get; init; }
+
     /// <summary>Share of transmissions on this path that lately had to be repeated, 0 to 1; see <see cref="LossEstimate"/>.</summary>
     public required double TransmissionFailureRate { get; init; }
 

@@ -83,9 +83,6 @@ public readonly record struct StuckCase
 
     public required RecycleProgress Recycle { get; init; }
 
-    /// <summary>Forgotten to alive, as judged.</summary>
-    public required double Odds { get; init; }
-
     public required WorkerEvidence Worker { get; init; }
 }
 
@@ -149,12 +146,6 @@ public static class RemedyPlanner
         var remedy = stuck.RecycleEnabled && stuck.Recycle == RecycleProgress.NotTried ? Remedy.Recycle : Remedy.Terminate;
         var guardrail = ForAny(stuck, now) ?? (remedy == Remedy.Recycle ? ForRecycle(now) : ForTerminate(stuck.Worker, now));
 
-        // Not withheld: more silence is awaited.
-        if (guardrail is null && remedy == Remedy.Terminate && !IsEnoughToTerminate(stuck))
-        {
-            return Decision.Nothing;
-        }
-
         // Last, so that in observe mode an incident says "observe" only where everything else would have let it pass.
         if (guardrail is null && now.Observe)
         {
@@ -163,12 +154,6 @@ public static class RemedyPlanner
 
         return guardrail is { } by ? Decision.Withhold(remedy, by) : Decision.Act(remedy);
     }
-
-    /// <summary>
-    /// Whether the silence is evidence enough to end a worker; where its connection was closed and it slept on, that is.
-    /// </summary>
-    public static bool IsEnoughToTerminate(in StuckCase stuck) =>
-        stuck.Recycle == RecycleProgress.DidNotHelp || stuck.Odds >= ForgottenOdds.ConclusiveForTermination;
 
     /// <summary>
     /// Plans for a resting connection that is expired. It is recycled only where its death is proved: probes unanswered

@@ -244,7 +244,6 @@ internal sealed class RemedyEngine : IDisposable
             PathUp = pathUp,
             RecycleEnabled = connection.Upstream.Section.Recycle,
             Recycle = connection.Case.Recycle,
-            Odds = connection.Judged.Odds,
             Worker = default,
         };
         var circumstances = new Circumstances
@@ -308,7 +307,6 @@ internal sealed class RemedyEngine : IDisposable
             PathUp = connection.Path.IsUpSince(memory.RecycledOwner is null ? memory.StallStart : memory.RecycledAt, now),
             RecycleEnabled = section.Recycle,
             Recycle = memory.Recycle,
-            Odds = connection.Judged.Odds,
             Worker = willTerminate ? WorkerEvidence(connection, memory, ownership, all, now) : default,
         };
 

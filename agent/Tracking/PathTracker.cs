@@ -35,6 +35,7 @@ public sealed class PathTracker
     private bool _hasNews;
     private (TimeSpan Gap, DateTimeOffset At, TimeSpan Since)? _reset;
     private Task<FreshConnectResult>? _running;
+    private (TimeSpan Ended, int SynRetransmissions) _lastUneven = (TimeSpan.MinValue, 0);
     private TimeSpan _runningSince;
     private TimeSpan _lastEnded = TimeSpan.MinValue;
 
@@ -144,6 +145,7 @@ public sealed class PathTracker
         if (up)
         {
             Loss.Add(1 + result.SynRetransmissions, result.SynRetransmissions, now);
+            _lastUneven = result.SynRetransmissions > 0 ? (now, result.SynRetransmissions) : _lastUneven;
         }
         else
         {
@@ -171,6 +173,7 @@ public sealed class PathTracker
         {
             State = State(stallStart, now),
             WasDownDuringStall = stallStart is { } start && LastDown >= start,
+            SynRetransmissions = stallStart is { } from && _lastUneven.Ended >= from ? _lastUneven.SynRetransmissions : 0,
             TransmissionFailureRate = Loss.RateAt(now),
             BlipRate = Loss.BlipRateAt(now),
             CountsDataOnly = CountsDataOnly,

@@ -6,7 +6,8 @@ namespace Sidecar.Agent.Tracking;
 /// When the next full look is due. While anything moves, a scan interval after the last one. Where no watched connection
 /// carries data and the kernel opens and closes none and sends nothing again, each sleep is twice the one before, up to
 /// <see cref="LongestSleep"/>. In between the kernel's counters are glanced at: nothing can hang without a
-/// retransmission, so one after an interval without brings the next look forward. Asks no clock; times are monotonic.
+/// retransmission, so one after an interval without brings the next look forward; where looks are cheap, any does. Asks no
+/// clock; times are monotonic.
 /// </summary>
 public sealed class ScanPacing
 {
@@ -15,6 +16,9 @@ public sealed class ScanPacing
 
     /// <summary>Glances may take this part of the time.</summary>
     private const double GlanceShare = 0.002;
+
+    /// <summary>Looks that take no longer than this part of the interval may follow each retransmission.</summary>
+    private const double CheapShare = 0.002;
 
     private const int MostIntervals = 5;
 
@@ -27,6 +31,7 @@ public sealed class ScanPacing
     private TcpCounters? _counters;
     private bool _isCalm;
     private bool _sentNothingAgain;
+    private bool _isCheap;
     private TimeSpan _sleep;
 
     /// <summary>Pacing from <paramref name="now"/> on: the first look is due at once.</summary>
@@ -62,10 +67,12 @@ public sealed class ScanPacing
     }
 
     /// <summary>The look is done.</summary>
+    /// <param name="took">How long it took.</param>
     /// <param name="isQuiet">No watched connection has carried data since the look before, none is silent, and no action is under way.</param>
     /// <param name="shortestTimeout">The shortest idle timeout known of a path in use; null where none is known.</param>
-    public void End(bool isQuiet, TimeSpan? shortestTimeout)
+    public void End(TimeSpan took, bool isQuiet, TimeSpan? shortestTimeout)
     {
+        _isCheap = took <= _interval * CheapShare;
         _sleep = isQuiet && _isCalm ? Min(_sleep * 2, Longest(shortestTimeout)) : _interval;
         Next += _sleep - _interval;
     }
@@ -82,9 +89,10 @@ public sealed class ScanPacing
             return;
         }
 
-        // On a host that always sends something again every interval would be cut in half, so only the first time.
-        var isFirst = _sentNothingAgain && counters is { } seen && seen.Retransmissions != _counters!.Value.Retransmissions;
-        Bring(Began + (isFirst ? _interval / 2 : _interval), now);
+        // On a host that always sends something again every interval would be cut short, so only the first time where looks cost something.
+        var isSentAgain = counters is { } seen && _counters is { } before && seen.Retransmissions != before.Retransmissions;
+        var least = isSentAgain && _isCheap ? _interval / 5 : isSentAgain && _sentNothingAgain ? _interval / 2 : _interval;
+        Bring(Began + least, now);
     }
 
     /// <summary>A look is wanted before it would be due.</summary>

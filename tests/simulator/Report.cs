@@ -115,8 +115,10 @@ internal sealed class Report
 
         // After an outage the next retransmissions are the evidence, and they come when the kernel's back-off has it: up to
         // two minutes apart. What was silent through an outage is promised nothing but that, and shows in the table.
+        // The same goes for a silence that the agent found when it came.
         var sawOutage = hung < now - connection.Socket.FirstSent;
-        if (recycles && !sawOutage && Bound(path) is { } least && least + connection.Socket.Timeout is var bound && hung > bound)
+        var foundLate = connection.Tracked?.Evidence(now).Stall?.FoundLate == true;
+        if (recycles && !sawOutage && !foundLate && Bound(path) is { } least && least + connection.Socket.Timeout is var bound && hung > bound)
         {
             Violation(world, now, "bound", $"{connection} hung for {hung.TotalSeconds:0.0} s, at most {bound.TotalSeconds:0} s were promised ({weather}, ended: {why})");
         }

@@ -403,7 +403,7 @@ internal sealed class SimulatedAgent : Actor
             shortest = shortest < path.IdleTimeout.Lower ? shortest : path.IdleTimeout.Lower ?? shortest;
         }
 
-        _pacing.End(isQuiet, shortest);
+        _pacing.End(TimeSpan.FromMicroseconds(5) * _world.Connections.Count, isQuiet, shortest);
     }
 
     private void ShortLooks(TimeSpan now)
@@ -546,7 +546,6 @@ internal sealed class SimulatedAgent : Actor
             PathUp = tracked.Path.IsUpSince(probingStart, now),
             RecycleEnabled = tracked.Upstream.Section.Recycle,
             Recycle = memory.Recycle,
-            Odds = tracked.Judged.Odds,
             Worker = default,
         };
         var decision = RemedyPlanner.ForExpired(expired, tracked.Judged.Reason == Reason.ProbesUnanswered, new Circumstances
@@ -590,13 +589,12 @@ internal sealed class SimulatedAgent : Actor
             PathUp = tracked.Path.IsUpSince(memory.RecycledOwner is null ? memory.StallStart : memory.RecycledAt, now),
             RecycleEnabled = section.Recycle,
             Recycle = memory.Recycle,
-            Odds = tracked.Judged.Odds,
             Worker = willTerminate ? Worker(connection, memory, now) : default,
         };
         var decision = RemedyPlanner.ForStuck(stuck, circumstances);
         if (decision.Remedy == Remedy.None)
         {
-            if (memory.Recycle == RecycleProgress.NotTried && (section.Recycle || RemedyPlanner.IsEnoughToTerminate(stuck)))
+            if (memory.Recycle == RecycleProgress.NotTried)
             {
                 _report.Violation(_world, now, "unexplained", $"{connection} is stuck, nothing is planned and nothing withheld");
             }

@@ -12,6 +12,7 @@ public sealed class ForgottenOddsTests
     {
         State = PathState.Up,
         WasDownDuringStall = false,
+        SynRetransmissions = 0,
         TransmissionFailureRate = LossEstimate.Floor,
         BlipRate = LossEstimate.LeastBlips,
         CountsDataOnly = false,
@@ -31,18 +32,18 @@ public sealed class ForgottenOddsTests
     }
 
     [Fact]
-    public void A_connection_of_unknown_age_needs_two_timeouts_and_a_confirmed_one()
+    public void One_that_may_have_been_idle_for_too_long_needs_three_timeouts_and_a_confirmed_one()
     {
-        IsConclusive(Idle, failed: 3, confirmed: 0).ShouldBeFalse();
-        IsConclusive(Idle, failed: 4, confirmed: 0).ShouldBeFalse();
-        IsConclusive(Idle, failed: 4, confirmed: 1).ShouldBeTrue();
+        IsConclusive(Idle, failed: 4, confirmed: 1).ShouldBeFalse();
+        IsConclusive(Idle, failed: 5, confirmed: 0).ShouldBeFalse();
+        IsConclusive(Idle, failed: 5, confirmed: 1).ShouldBeTrue();
     }
 
     [Fact]
-    public void And_three_on_a_path_of_which_nothing_is_known()
+    public void And_two_confirmed_on_a_path_of_which_nothing_is_known()
     {
         var unknown = CleanPath with { TransmissionFailureRate = new LossEstimate().RateAt(TimeSpan.Zero) };
-        ForgottenOdds.Of(Stall(Idle, failed: 4, confirmed: 1), unknown).ShouldBeLessThan(ForgottenOdds.Conclusive);
+        ForgottenOdds.Of(Stall(Idle, failed: 5, confirmed: 1), unknown).ShouldBeLessThan(ForgottenOdds.Conclusive);
         ForgottenOdds.Of(Stall(Idle, failed: 5, confirmed: 2), unknown).ShouldBeGreaterThan(ForgottenOdds.Conclusive);
     }
 
@@ -65,8 +66,25 @@ public sealed class ForgottenOddsTests
         var late = Stall(Expired, failed: 9, confirmed: 0) with { FoundLate = true };
         ForgottenOdds.Of(late, CleanPath).ShouldBeLessThan(ForgottenOdds.Conclusive);
         ForgottenOdds.Of(late with { ConfirmedFailures = 1, CleanConnections = 2 }, CleanPath).ShouldBeGreaterThan(ForgottenOdds.Conclusive);
-        ForgottenOdds.Of(late with { IdleBefore = Idle, ConfirmedFailures = 1, CleanConnections = 2 }, CleanPath).ShouldBeLessThan(ForgottenOdds.Conclusive);
-        ForgottenOdds.Of(late with { IdleBefore = Idle, ConfirmedFailures = 2, CleanConnections = 3 }, CleanPath).ShouldBeGreaterThan(ForgottenOdds.Conclusive);
+        ForgottenOdds.Of(late with { IdleBefore = Idle, ConfirmedFailures = 2, CleanConnections = 3 }, CleanPath).ShouldBeLessThan(ForgottenOdds.Conclusive);
+        ForgottenOdds.Of(late with { IdleBefore = Idle, ConfirmedFailures = 3, CleanConnections = 4 }, CleanPath).ShouldBeGreaterThan(ForgottenOdds.Conclusive);
+    }
+
+    /// <summary>
+    /// The simulator closed a live connection so: its first three transmissions fell into an outage that a fresh connection
+    /// sat through, whose third SYN was answered; the next one then succeeded at once.
+    /// </summary>
+    [Fact]
+    public void A_fresh_connection_that_had_to_repeat_its_SYN_may_have_sat_through_an_outage()
+    {
+        var after = CleanPath with { SynRetransmissions = 2 };
+        ForgottenOdds.Of(Stall(Expired, failed: 3, confirmed: 0), after).ShouldBeLessThan(ForgottenOdds.Conclusive);
+        ForgottenOdds.Of(Stall(Expired, failed: 4, confirmed: 1), after).ShouldBeLessThan(ForgottenOdds.Conclusive);
+        ForgottenOdds.Of(Stall(Expired, failed: 5, confirmed: 2), after).ShouldBeGreaterThan(ForgottenOdds.Conclusive);
+
+        // Where packets are lost anyway, it says next to nothing.
+        var lossy = CleanPath with { TransmissionFailureRate = 0.3 };
+        (ForgottenOdds.Of(Stall(Expired, failed: 9, confirmed: 4), lossy) / ForgottenOdds.Of(Stall(Expired, failed: 9, confirmed: 4), lossy with { SynRetransmissions = 1 })).ShouldBe(1, 0.1);
     }
 
     [Fact]
@@ -184,6 +202,7 @@ public sealed class ForgottenOddsTests
                     TransmissionFailureRate = rate / 1000.0,
                     BlipRate = Math.Pow(10, -blips),
                     WasDownDuringStall = down,
+                    SynRetransmissions = 0,
                     IdleTimeoutUpper = timeout is { } value ? TimeSpan.FromSeconds(value) : null,
                 });
         Check.One(Config.QuickThrowOnFailure.WithMaxTest(20_000), Prop.ForAll(cases.ToArbitrary(), pair => property(pair.Item1, pair.Item2)));

@@ -35,6 +35,7 @@ public sealed class JudgeTests
     {
         State = PathState.Up,
         WasDownDuringStall = false,
+        SynRetransmissions = 0,
         TransmissionFailureRate = LossEstimate.Floor,
         BlipRate = LossEstimate.LeastBlips,
         CountsDataOnly = false,

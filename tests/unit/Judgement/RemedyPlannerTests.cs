@@ -26,7 +26,6 @@ public sealed class RemedyPlannerTests
         PathUp = true,
         RecycleEnabled = true,
         Recycle = RecycleProgress.NotTried,
-        Odds = ForgottenOdds.ConclusiveForTermination,
         Worker = default,
     };
 
@@ -44,25 +43,6 @@ public sealed class RemedyPlannerTests
     [InlineData(RecycleProgress.DidNotHelp)]
     public void Where_recycling_was_refused_or_of_no_help_the_hung_worker_is_terminated(RecycleProgress recycle) =>
         RemedyPlanner.ForStuck(ToRecycle with { Recycle = recycle, Worker = Hung }, Calm).ShouldBe(new Decision(Remedy.Terminate, null));
-
-    /// <summary>
-    /// Closing a connection and ending a process do not take the same silence: the simulator ended a worker at 24,000 to one,
-    /// 0.9 s into a burst of loss that the fresh connections had got through.
-    /// </summary>
-    [Theory]
-    [InlineData(RecycleProgress.NotTried)]
-    [InlineData(RecycleProgress.Refused)]
-    public void What_is_enough_to_close_a_connection_is_not_enough_to_end_its_worker(RecycleProgress recycle)
-    {
-        var weak = ToTerminate with { Recycle = recycle, Odds = ForgottenOdds.Conclusive * 2.4 };
-        RemedyPlanner.ForStuck(weak, Calm).ShouldBe(Decision.Nothing);
-        RemedyPlanner.ForStuck(weak, Calm with { Observe = true }).ShouldBe(Decision.Nothing);
-        RemedyPlanner.ForStuck(weak with { RecycleEnabled = true, Recycle = RecycleProgress.NotTried }, Calm).ShouldBe(new Decision(Remedy.Recycle, null));
-        RemedyPlanner.ForStuck(weak with { Recycle = RecycleProgress.DidNotHelp }, Calm).ShouldBe(new Decision(Remedy.Terminate, null));
-
-        // What stands in the way for another reason is told at once.
-        RemedyPlanner.ForStuck(weak with { Worker = Hung with { NamedForTermination = false } }, Calm).WithheldBy.ShouldBe(Guardrail.UnnamedWorker);
-    }
 
     [Theory]
     [InlineData(RecycleProgress.Settling)]

@@ -16,7 +16,10 @@ public sealed class ScanPacingTests
     private static readonly TcpCounters Opened = Before with { Opens = 11 };
     private static readonly TcpCounters Closed = Before with { Established = 4 };
 
+    private static readonly TimeSpan Costly = TimeSpan.FromMilliseconds(20);
+
     private readonly ScanPacing _pacing = new(Second, TimeSpan.Zero);
+    private TimeSpan _took = Costly;
 
     [Fact]
     public void Sleeps_grow_up_to_five_seconds_where_all_is_quiet()
@@ -92,6 +95,19 @@ public sealed class ScanPacingTests
     }
 
     [Fact]
+    public void Cheap_looks_follow_each_retransmission()
+    {
+        _took = TimeSpan.FromMilliseconds(1);
+        Quieten();
+        Look(Retransmitted);
+
+        Glance(Retransmitted with { Retransmissions = 5 }, 0.1).ShouldBe(0.2);
+        Look(Retransmitted with { Retransmissions = 5 });
+        Glance(Retransmitted with { Retransmissions = 5, Opens = 12 }, 0.6).ShouldBe(1);
+        Glance(Retransmitted with { Retransmissions = 6, Opens = 12 }, 0.6).ShouldBe(0.6);
+    }
+
+    [Fact]
     public void Opened_and_closed_connections_and_counters_that_are_lost_end_the_sleep_an_interval_after_the_last_look()
     {
         foreach (var change in new TcpCounters?[] { Opened, Closed, null })
@@ -121,7 +137,7 @@ public sealed class ScanPacingTests
         for (var i = 1; i < 4; i++)
         {
             pacing.Begin(pacing.Next, Before);
-            pacing.End(true, null);
+            pacing.End(Costly, true, null);
             pacing.Next.ShouldBe(i * 60 * Second);
         }
     }
@@ -159,7 +175,7 @@ public sealed class ScanPacingTests
                     (now - last).ShouldBeGreaterThanOrEqualTo(Second / 2);
                     last = now;
                     pacing.Begin(now, counters);
-                    pacing.End(step % 7 > 0, null);
+                    pacing.End(Costly, step % 7 > 0, null);
                 }
 
                 (pacing.Next - last).ShouldBeLessThanOrEqualTo(5 * Second);
@@ -171,7 +187,7 @@ public sealed class ScanPacingTests
     {
         var began = _pacing.Next + late;
         _pacing.Begin(began, counters);
-        _pacing.End(isQuiet, timeout);
+        _pacing.End(_took, isQuiet, timeout);
         return _pacing.Next - began;
     }
 
