@@ -83,7 +83,10 @@ public readonly record struct PathEvidence
     /// <summary>A fresh connection failed at some time since the stall began.</summary>
     public required bool WasDownDuringStall { get; init; }
 
-    /// <summary>SYNs that the last fresh connection which ended during the stall and had to repeat any sent again; 0 where none had to.</summary>
+    /// <summary>
+    /// SYNs that a fresh connection had to send again which was under way when the stall began, or soon afterwards; 0 where none
+    /// was or had to. Later ones that have to only reset what is confirmed.
+    /// </summary>
     public required int SynRetransmissions { get; init; }
 
     /// <summary>Share of transmissions on this path that lately had to be repeated, 0 to 1; see <see cref="LossEstimate"/>.</summary>

@@ -19,6 +19,9 @@ public sealed class PathTracker
     /// <summary>SYNs go out at 0, 1 and 3 s: three chances, then the path counts as down.</summary>
     internal static readonly TimeSpan ConnectTimeout = TimeSpan.FromSeconds(3.6);
 
+    /// <summary>A fresh connection that began within this time of a stall's beginning tells how the path was then.</summary>
+    private static readonly TimeSpan YoungStall = TimeSpan.FromSeconds(2);
+
     /// <summary>Least time between two probes of a path that is up.</summary>
     private static readonly TimeSpan Spacing = TimeSpan.FromMilliseconds(100);
 
@@ -35,7 +38,7 @@ public sealed class PathTracker
     private bool _hasNews;
     private (TimeSpan Gap, DateTimeOffset At, TimeSpan Since)? _reset;
     private Task<FreshConnectResult>? _running;
-    private (TimeSpan Ended, int SynRetransmissions) _lastUneven = (TimeSpan.MinValue, 0);
+    private (TimeSpan Started, TimeSpan Ended, int SynRetransmissions) _lastUneven = (TimeSpan.MinValue, TimeSpan.MinValue, 0);
     private TimeSpan _runningSince;
     private TimeSpan _lastEnded = TimeSpan.MinValue;
 
@@ -145,7 +148,7 @@ public sealed class PathTracker
         if (up)
         {
             Loss.Add(1 + result.SynRetransmissions, result.SynRetransmissions, now);
-            _lastUneven = result.SynRetransmissions > 0 ? (now, result.SynRetransmissions) : _lastUneven;
+            _lastUneven = result.SynRetransmissions > 0 ? (_runningSince, now, result.SynRetransmissions) : _lastUneven;
         }
         else
         {
@@ -173,7 +176,7 @@ public sealed class PathTracker
         {
             State = State(stallStart, now),
             WasDownDuringStall = stallStart is { } start && LastDown >= start,
-            SynRetransmissions = stallStart is { } from && _lastUneven.Ended >= from ? _lastUneven.SynRetransmissions : 0,
+            SynRetransmissions = stallStart is { } from && _lastUneven.Ended >= from && _lastUneven.Started <= from + YoungStall ? _lastUneven.SynRetransmissions : 0,
             TransmissionFailureRate = Loss.RateAt(now),
             BlipRate = Loss.BlipRateAt(now),
             CountsDataOnly = CountsDataOnly,

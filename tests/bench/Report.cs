@@ -10,7 +10,7 @@ namespace Sidecar.Benchmarks;
 /// </summary>
 internal static class Report
 {
-    private static readonly string[] Order = ["Sweep", "Sockets not watched", "Owners", "Steady cost", "Start-up", "Release of many", "Prevention"];
+    private static readonly string[] Order = ["Sweep", "Sockets not watched", "Owners", "Steady cost", "Start-up", "Release", "Release of many", "Prevention"];
 
     private static string File => Path.Combine(Repository.Root, "docs", "benchmarks.md");
 

@@ -46,6 +46,18 @@ public sealed class PathTrackerTests
         _path.Evidence(At(19), At(21)).WasDownDuringStall.ShouldBeFalse();
     }
 
+    [Theory]
+    [InlineData(7, 0)] // had ended
+    [InlineData(9, 2)] // was under way
+    [InlineData(11.9, 2)] // began soon afterwards
+    [InlineData(12.1, 0)] // what is lost later only resets what is confirmed
+    public void One_that_had_to_repeat_its_SYN_about_when_the_stall_began_tells_how_the_path_was_then(double started, int counted)
+    {
+        Probe(FreshConnectOutcome.Connected, started, started + 3.01, synRetransmissions: 2);
+        Probe(FreshConnectOutcome.Connected, 20, 20.01);
+        _path.Evidence(At(10.02), At(21)).SynRetransmissions.ShouldBe(counted);
+    }
+
     [Fact]
     public void One_that_could_not_be_tried_proves_nothing()
     {
@@ -154,9 +166,9 @@ public sealed class PathTrackerTests
 
     private PathState State(double stall, double at) => _path.Evidence(At(stall), At(at)).State;
 
-    private void Probe(FreshConnectOutcome outcome, double started, double ended)
+    private void Probe(FreshConnectOutcome outcome, double started, double ended, int synRetransmissions = 0)
     {
-        _path.Begin(Task.FromResult(new FreshConnectResult(outcome, 0, (long)((ended - started) * Stopwatch.Frequency), 0, null)), At(started));
+        _path.Begin(Task.FromResult(new FreshConnectResult(outcome, 0, (long)((ended - started) * Stopwatch.Frequency), synRetransmissions, null)), At(started));
         _path.Collect(At(ended));
     }
 }
