@@ -39,7 +39,7 @@ public sealed class QueueTests(ITestOutputHelper output)
         fired.ShouldBeLessThan(refused);
 
         var scrape = await agent.MetricsAsync();
-        Queues(scrape, "peak_connections")["workers=\"apache\",listener=\"0\""].ShouldBe(129, "the kernel lets one more in than the limit");
+        Queues(scrape, "peak_connections")["workers=\"apache\",listener=\"0\""].ShouldBeInRange(129, 129 + Environment.ProcessorCount, "the kernel lets one more in than the limit, and asks on each processor by itself");
         scrape.ShouldContain("conn_sidecar_listen_drops_total{workers=\"forker\"} 0\n");
         Sample(scrape, "conn_sidecar_listen_drops_total{workers=\"apache\"}").ShouldBeGreaterThan(0);
         Sample(scrape, "conn_sidecar_zombie_children{workers=\"forker\"}").ShouldBeGreaterThan(0);
