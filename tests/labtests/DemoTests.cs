@@ -26,9 +26,10 @@ public sealed partial class DemoTests
             output.Count(l => l.StartsWith("[holds] ")).ShouldBe(3);
             output.ShouldNotContain(l => l.StartsWith("[FAILS]"));
 
-            // Both timelines, side by side, for at least a minute after the first unanswered send.
+            // Both timelines, side by side, for at least a minute after the first unanswered send. The median of a rescue is below
+            // 3 s; a single one may have to await the retransmission at 3.4 s.
             var rows = output.Select(l => Row().Match(l)).Where(m => m.Success).ToList();
-            var after = rows.Where(m => Second(m) > 3).ToList();
+            var after = rows.Where(m => Second(m) > 4).ToList();
             after.Max(Second).ShouldBeGreaterThanOrEqualTo(60);
             after.ShouldAllBe(m => m.Groups["without"].Value.Trim() == "4");
             after.ShouldAllBe(m => m.Groups["recycle"].Value.Contains('#') && m.Groups["recycle"].Value.EndsWith('-'));
@@ -36,7 +37,7 @@ public sealed partial class DemoTests
 
             var releases = output.Select(l => Release().Match(l)).Where(m => m.Success).ToList();
             releases.Count.ShouldBe(2);
-            double.Parse(releases[0].Groups["seconds"].ValueSpan, CultureInfo.InvariantCulture).ShouldBeLessThanOrEqualTo(3);
+            double.Parse(releases[0].Groups["seconds"].ValueSpan, CultureInfo.InvariantCulture).ShouldBeLessThanOrEqualTo(4);
             output.SkipWhile(l => !l.StartsWith("conn-sidecar: ")).ShouldAllBe(l => l.Length <= 80);
         }
         finally
