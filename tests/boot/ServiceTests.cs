@@ -76,6 +76,9 @@ public sealed class WorkerHost : IAsyncLifetime
     }
 
     /// <summary>The kernel's view of a worker's connection; the worker by its number inside the machine.</summary>
+    internal async Task<SocketState?> FindSocketOfAsync(int pid) =>
+        (await Lab.DatabaseSocketsAsync()).SingleOrDefault(s => s.Pid is { } owner && PidInside(owner) == pid);
+
     internal async Task<SocketState> SocketOfAsync(int pid)
     {
         var sockets = await Lab.DatabaseSocketsAsync();
@@ -385,7 +388,7 @@ public sealed class ServiceTests(WorkerHost host) : IClassFixture<WorkerHost>
         }, Wait.Seconds(40));
 
         var woken = host.Web.AskAsync(4);
-        await host.UntilAsync("data is unanswered", async () => (await host.SocketOfAsync(sleeper)).SendQueue > 0, Wait.Seconds(5));
+        await host.UntilAsync("data is unanswered, or the rescue is over", async () => await host.FindSocketOfAsync(sleeper) is null or { SendQueue: > 0 }, Wait.Seconds(5));
         var waiting = host.Web.AskAsync(1);
         JsonElement? found = null;
         await host.UntilAsync("the incident of the rescue", async () =>
