@@ -83,7 +83,7 @@ public sealed class ScanPacing
     /// <param name="took">How long reading took.</param>
     public void Glance(TcpCounters? counters, TimeSpan now, TimeSpan took)
     {
-        GlanceEvery = Max(GlanceInterval, took / GlanceShare);
+        GlanceEvery = Max(GlanceInterval, Min(took / GlanceShare, _interval)); // one that was held up must not blind those after it
         if (counters == _counters && counters is not null)
         {
             return;

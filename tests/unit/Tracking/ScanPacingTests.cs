@@ -150,6 +150,9 @@ public sealed class ScanPacingTests
 
         _pacing.Glance(Before, Second, TimeSpan.FromMilliseconds(2));
         _pacing.GlanceEvery.ShouldBe(Second);
+
+        _pacing.Glance(Before, Second, TimeSpan.FromMilliseconds(30));
+        _pacing.GlanceEvery.ShouldBe(Second);
     }
 
     [Fact]
