@@ -38,7 +38,7 @@ public sealed class PathTracker
     private bool _hasNews;
     private (TimeSpan Gap, DateTimeOffset At, TimeSpan Since)? _reset;
     private Task<FreshConnectResult>? _running;
-    private (TimeSpan Started, TimeSpan Ended, int SynRetransmissions) _lastUneven = (TimeSpan.MinValue, TimeSpan.MinValue, 0);
+    private PathProbe? _lastUneven;
     private TimeSpan _runningSince;
     private TimeSpan _lastEnded = TimeSpan.MinValue;
 
@@ -64,7 +64,8 @@ public sealed class PathTracker
 
     /// <summary>
     /// Bounds of the path's idle timeout as judgement and remedies use them: as declared, the upper one above every gap that
-    /// was seen survived, or as estimated once a loss is known and nothing contradicts it. Both null where unknown; survived gaps alone say nothing about where it ends.
+    /// was seen survived, or as estimated once a loss is known and nothing contradicts it. Both null where unknown; survived
+    /// gaps alone say nothing about where it ends.
     /// </summary>
     public (TimeSpan? Lower, TimeSpan? Upper) IdleTimeout { get; private set; }
 
@@ -148,7 +149,6 @@ public sealed class PathTracker
         if (up)
         {
             Loss.Add(1 + result.SynRetransmissions, result.SynRetransmissions, now);
-            _lastUneven = result.SynRetransmissions > 0 ? (_runningSince, now, result.SynRetransmissions) : _lastUneven;
         }
         else
         {
@@ -156,6 +156,11 @@ public sealed class PathTracker
         }
 
         Last = new PathProbe(up, _runningSince, now, result);
+        if (up && !Last.IsCleanSuccess)
+        {
+            _lastUneven = Last;
+        }
+
         if (_reset is { } reset && _runningSince >= reset.Since)
         {
             _reset = null;
@@ -176,7 +181,7 @@ public sealed class PathTracker
         {
             State = State(stallStart, now),
             WasDownDuringStall = stallStart is { } start && LastDown >= start,
-            SynRetransmissions = stallStart is { } from && _lastUneven.Ended >= from && _lastUneven.Started <= from + YoungStall ? _lastUneven.SynRetransmissions : 0,
+            SynRetransmissions = _lastUneven is { } uneven && uneven.Ended >= stallStart && uneven.Started <= stallStart + YoungStall ? uneven.Result.SynRetransmissions : 0,
             TransmissionFailureRate = Loss.RateAt(now),
             BlipRate = Loss.BlipRateAt(now),
             CountsDataOnly = CountsDataOnly,
@@ -203,10 +208,12 @@ public sealed class PathTracker
         if (Upstream.Section.IdleTimeout is { Source: IdleTimeoutSource.Declared, Value: var declared })
         {
             // A gap above it that was survived shows that the declared value condemns nobody.
-            var upper = IdleTimeout.Upper!.Value;
-            var isSurvived = observation.Outcome == GapOutcome.Survived;
-            upper = isSurvived == (observation.Gap > upper) ? observation.Gap : upper;
-            IdleTimeout = (declared, upper > declared ? upper : declared);
+            var upper = IdleTimeout.Upper;
+            if (observation.Outcome == GapOutcome.Survived ? observation.Gap > upper : observation.Gap < upper)
+            {
+                IdleTimeout = (declared, observation.Gap > declared ? observation.Gap : declared);
+            }
+
             return;
         }
 
