@@ -77,7 +77,6 @@ internal sealed class SidecarLoop : IDisposable
     private long _allocatedAtTidy;
     private TimeSpan _lookTook;
     private TimeSpan _ownersTook;
-    private TimeSpan _dataUntil;
     private long _scannedAt;
     private TimeSpan _nextNamespaces;
     private TimeSpan _nextNames;
@@ -411,14 +410,8 @@ internal sealed class SidecarLoop : IDisposable
         var isArming = _remedies?.IsArming == true;
         if (full)
         {
-            var dataBefore = _dataUntil;
-            foreach (var connection in _looked)
-            {
-                _dataUntil = connection.LastData > _dataUntil ? connection.LastData : _dataUntil;
-            }
-
-            var timeouts = _paths.All.Where(path => path.IdleTimeout.Lower is not null).Select(path => path.IdleTimeout.Lower);
-            _pacing.End(_lookTook, _dataUntil == dataBefore && !isArming && !IsFollowing && _interests.Count == 0 && !_upstreams.Any(upstream => upstream.Tally.Silent > 0), timeouts.Min());
+            var isBusy = isArming || IsFollowing || _interests.Count > 0 || _upstreams.Any(upstream => upstream.Tally.Silent > 0);
+            _pacing.End(_lookTook, isBusy, _paths.ShortestIdleTimeout);
         }
 
         if (_configuration.Agent.AllNetworkNamespaces)
@@ -589,6 +582,7 @@ internal sealed class SidecarLoop : IDisposable
             if (full)
             {
                 connection.Upstream.Tally.Add(connection);
+                _pacing.Saw(connection.LastData);
             }
             else
             {

@@ -14,6 +14,9 @@ public sealed class PathTable
     /// <summary>Called for each path that comes into use.</summary>
     internal Action<PathTracker>? Came { get; set; }
 
+    /// <summary>The shortest idle timeout that is known of a path; null where none is.</summary>
+    internal TimeSpan? ShortestIdleTimeout => All.Min(path => path.IdleTimeout.Lower);
+
     /// <summary>Begins to track a connection, on the path that it takes.</summary>
     /// <param name="socket">The kernel's key for it.</param>
     /// <param name="upstream">What it belongs to.</param>

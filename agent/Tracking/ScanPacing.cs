@@ -32,6 +32,8 @@ public sealed class ScanPacing
     private bool _isCalm;
     private bool _sentNothingAgain;
     private bool _isCheap;
+    private bool _sawData;
+    private TimeSpan _dataUntil = TimeSpan.MinValue;
     private TimeSpan _sleep;
 
     /// <summary>Pacing from <paramref name="now"/> on: the first look is due at once.</summary>
@@ -58,6 +60,7 @@ public sealed class ScanPacing
         _isCalm = counters is not null && counters == _counters;
         _sentNothingAgain = counters is { } seen && seen.Retransmissions == _counters?.Retransmissions;
         _counters = counters;
+        _sawData = false;
         Began = now;
         Next += _interval;
         if (Next <= now || Next > now + _interval)
@@ -66,14 +69,24 @@ public sealed class ScanPacing
         }
     }
 
+    /// <summary>The look has seen a watched connection, which last carried data at this time.</summary>
+    public void Saw(TimeSpan lastData)
+    {
+        if (lastData > _dataUntil)
+        {
+            _dataUntil = lastData;
+            _sawData = true;
+        }
+    }
+
     /// <summary>The look is done.</summary>
     /// <param name="took">How long it took.</param>
-    /// <param name="isQuiet">No watched connection has carried data since the look before, none is silent, and no action is under way.</param>
+    /// <param name="isBusy">A connection is silent, or an action is under way.</param>
     /// <param name="shortestTimeout">The shortest idle timeout known of a path in use; null where none is known.</param>
-    public void End(TimeSpan took, bool isQuiet, TimeSpan? shortestTimeout)
+    public void End(TimeSpan took, bool isBusy, TimeSpan? shortestTimeout)
     {
         _isCheap = took <= _interval * CheapShare;
-        _sleep = isQuiet && _isCalm ? Min(_sleep * 2, Longest(shortestTimeout)) : _interval;
+        _sleep = _isCalm && !_sawData && !isBusy ? Min(_sleep * 2, Longest(shortestTimeout)) : _interval;
         Next += _sleep - _interval;
     }
 

@@ -42,7 +42,6 @@ internal sealed class SimulatedAgent : Actor
     private Dictionary<string, SlidingBudget> _expiredRates = [];
     private readonly Dictionary<string, Ending> _endings = new(StringComparer.Ordinal);
     private ScanPacing _pacing;
-    private TimeSpan _dataUntil;
     private TimeSpan? _glanceAt;
     private TimeSpan _nextTurn;
     private TimeSpan _pausedUntil;
@@ -132,7 +131,7 @@ internal sealed class SimulatedAgent : Actor
                     _lastSkipped = _pacing.Next;
                     _glanceAt = null;
                     _pacing.Begin(_lastSkipped, _world.Counters);
-                    Pace(isQuiet: true);
+                    Pace(isBusy: false);
                 }
 
                 _nextTurn = _pacing.Next;
@@ -242,7 +241,6 @@ internal sealed class SimulatedAgent : Actor
         }
 
         _pacing = new ScanPacing(_interval, now);
-        _dataUntil = TimeSpan.MinValue;
         _glanceAt = null;
         _nextTurn = now;
         _lastSkipped = now;
@@ -285,6 +283,11 @@ internal sealed class SimulatedAgent : Actor
             }
 
             tracked.Upstream.Tally.Move(before, tracked.Judged.Verdict);
+            if (full)
+            {
+                _pacing.Saw(tracked.LastData);
+            }
+
             _world.Scenario?.Note(tracked.Judged.Verdict, now);
         }
 
@@ -306,13 +309,7 @@ internal sealed class SimulatedAgent : Actor
         var busy = following || _stalled.Exists(connection => connection.Tracked!.IsOfInterest);
         if (full)
         {
-            var dataBefore = _dataUntil;
-            foreach (var connection in _looked)
-            {
-                _dataUntil = connection.Tracked!.LastData > _dataUntil ? connection.Tracked.LastData : _dataUntil;
-            }
-
-            Pace(_dataUntil == dataBefore && !busy && !Array.Exists(_upstreams, upstream => upstream.Tally.Silent > 0));
+            Pace(busy || Array.Exists(_upstreams, upstream => upstream.Tally.Silent > 0));
         }
 
         _lastTurn = now;
@@ -395,16 +392,7 @@ internal sealed class SimulatedAgent : Actor
     }
 
     /// <summary>A full look is done.</summary>
-    private void Pace(bool isQuiet)
-    {
-        TimeSpan? shortest = null;
-        foreach (var path in _paths.All)
-        {
-            shortest = shortest < path.IdleTimeout.Lower ? shortest : path.IdleTimeout.Lower ?? shortest;
-        }
-
-        _pacing.End(TimeSpan.FromMicroseconds(5) * _world.Connections.Count, isQuiet, shortest);
-    }
+    private void Pace(bool isBusy) => _pacing.End(TimeSpan.FromMicroseconds(5) * _world.Connections.Count, isBusy, _paths.ShortestIdleTimeout);
 
     private void ShortLooks(TimeSpan now)
     {

@@ -60,6 +60,24 @@ public sealed class ScanPacingTests
     }
 
     [Fact]
+    public void Data_on_a_watched_connection_is_not_quiet()
+    {
+        Quieten();
+        double LookAt(params double[] lastData)
+        {
+            var began = _pacing.Next;
+            _pacing.Begin(began, Before);
+            Array.ForEach(lastData, at => _pacing.Saw(TimeSpan.FromSeconds(at)));
+            _pacing.End(_took, isBusy: false, null);
+            return (_pacing.Next - began).TotalSeconds;
+        }
+
+        LookAt(3, 7).ShouldBe(1);
+        LookAt(7, 3).ShouldBe(2);
+        LookAt(7, 7.5).ShouldBe(1);
+    }
+
+    [Fact]
     public void A_retransmission_after_calm_is_looked_at_at_once()
     {
         Quieten();
@@ -137,7 +155,7 @@ public sealed class ScanPacingTests
         for (var i = 1; i < 4; i++)
         {
             pacing.Begin(pacing.Next, Before);
-            pacing.End(Costly, true, null);
+            pacing.End(Costly, isBusy: false, null);
             pacing.Next.ShouldBe(i * 60 * Second);
         }
     }
@@ -178,7 +196,7 @@ public sealed class ScanPacingTests
                     (now - last).ShouldBeGreaterThanOrEqualTo(Second / 2);
                     last = now;
                     pacing.Begin(now, counters);
-                    pacing.End(Costly, step % 7 > 0, null);
+                    pacing.End(Costly, step % 7 == 0, null);
                 }
 
                 (pacing.Next - last).ShouldBeLessThanOrEqualTo(5 * Second);
@@ -190,7 +208,7 @@ public sealed class ScanPacingTests
     {
         var began = _pacing.Next + late;
         _pacing.Begin(began, counters);
-        _pacing.End(_took, isQuiet, timeout);
+        _pacing.End(_took, !isQuiet, timeout);
         return _pacing.Next - began;
     }
 
