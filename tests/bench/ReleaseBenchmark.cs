@@ -44,12 +44,11 @@ internal static class ReleaseBenchmark
 
     private static async Task<bool> CaseAsync(List<string> rows, string name, double budget, AgentOptions agent)
     {
-        var trials = (await Task.WhenAll(Enumerable.Range(0, Labs).Select(_ => LabAsync(agent)))).SelectMany(t => t).Order().ToList();
-        var median = trials.Count % 2 == 1 ? trials[trials.Count / 2] : (trials[(trials.Count / 2) - 1] + trials[trials.Count / 2]) / 2;
-        var kept = median <= budget;
+        var trials = new Measured((await Task.WhenAll(Enumerable.Range(0, Labs).Select(_ => LabAsync(agent)))).SelectMany(t => t));
+        var kept = trials.Median <= budget;
         rows.Add(string.Create(
             CultureInfo.InvariantCulture,
-            $"| {name} | {trials.Count} | {trials[0]:0.00} | {median:0.00} | {trials[^1]:0.00} | ≤ {budget:0} s{(kept ? "" : ", missed")} |"));
+            $"| {name} | {trials.Runs} | {trials.Quantile(0):0.00} | {trials.Median:0.00} | {trials.Quantile(1):0.00} | ≤ {budget:0} s{(kept ? "" : ", missed")} |"));
         Console.WriteLine(rows[^1]);
         return kept;
     }

@@ -76,15 +76,20 @@ public sealed class WorkerHost : IAsyncLifetime
     }
 
     /// <summary>The kernel's view of a worker's connection; the worker by its number inside the machine.</summary>
-    internal async Task<SocketState?> FindSocketOfAsync(int pid) =>
-        (await Lab.DatabaseSocketsAsync()).SingleOrDefault(s => s.Pid is { } owner && PidInside(owner) == pid);
+    /// <returns>Null where it has none.</returns>
+    internal async Task<SocketState?> FindSocketOfAsync(int pid) => OfWorker(await Lab.DatabaseSocketsAsync(), pid);
 
+    /// <inheritdoc cref="FindSocketOfAsync"/>
+    /// <exception cref="InvalidOperationException">It has none.</exception>
     internal async Task<SocketState> SocketOfAsync(int pid)
     {
         var sockets = await Lab.DatabaseSocketsAsync();
-        return sockets.SingleOrDefault(s => s.Pid is { } owner && PidInside(owner) == pid)
+        return OfWorker(sockets, pid)
             ?? throw new InvalidOperationException($"worker {pid} has no connection, but there are:\n{string.Join('\n', sockets.Select(s => s.Details))}\n{await AgentsViewAsync()}");
     }
+
+    private static SocketState? OfWorker(IEnumerable<SocketState> sockets, int pid) =>
+        sockets.SingleOrDefault(s => s.Pid is { } owner && PidInside(owner) == pid);
 
     private static int PidInside(int pid)
     {
