@@ -39,16 +39,23 @@ internal sealed class Field : IAsyncDisposable
         new(await TestLab.StartAsync((options ?? new LabOptions { Router = RouterBehaviour.Forward }) with { Servers = false }));
 
     /// <summary>Opens connections that the agent watches (or does not), each used once.</summary>
-    public async Task OpenAsync(int count, bool watched = true)
+    public Task OpenAsync(int count, bool watched = true) => StartClientsAsync("hold", count, watched ? WatchedPort : OtherPort);
+
+    /// <summary>Opens connections that the agent watches and goes on using them.</summary>
+    /// <param name="count">Connections.</param>
+    /// <param name="every">How often each is used, in whole seconds.</param>
+    public Task UseAsync(int count, TimeSpan every) => StartClientsAsync("use", count, WatchedPort, every.TotalSeconds.ToString("0", CultureInfo.InvariantCulture));
+
+    private async Task StartClientsAsync(string mode, int count, int port, params IEnumerable<string> further)
     {
         for (var left = count; left > 0; left -= PerProcess)
         {
-            await StartClientAsync("hold", Math.Min(left, PerProcess), watched ? WatchedPort : OtherPort);
+            await StartClientAsync(mode, Math.Min(left, PerProcess), port, further);
         }
     }
 
     /// <summary>Starts a server with a process of clients for it.</summary>
-    /// <param name="mode">hold, churn or ask.</param>
+    /// <param name="mode">hold, use, churn or ask.</param>
     /// <param name="count">Connections.</param>
     /// <param name="port">The server's port.</param>
     /// <param name="further">What the mode wants besides.</param>

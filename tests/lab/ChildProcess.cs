@@ -52,6 +52,7 @@ public sealed partial class ChildProcess : IDisposable
     private readonly Lock gate = new();
     private readonly List<string> lines = [];
     private TaskCompletionSource changed = new(TaskCreationOptions.RunContinuationsAsynchronously);
+    private bool isDisposed;
 
     private ChildProcess(string name, Process process)
     {
@@ -212,10 +213,14 @@ public sealed partial class ChildProcess : IDisposable
         }
     }
 
+    /// <summary>Ends the child. A second call does nothing.</summary>
     public void Dispose()
     {
-        Stop(Signal.Kill);
-        process.Dispose();
+        if (!Interlocked.Exchange(ref isDisposed, true))
+        {
+            Stop(Signal.Kill);
+            process.Dispose();
+        }
     }
 
     [LibraryImport("libc", EntryPoint = "kill", SetLastError = true)]

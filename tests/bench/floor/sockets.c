@@ -3,9 +3,11 @@
  *
  *   sockets serve ADDRESS PORT...              accepts and echoes on every port; prints "ready"
  *   sockets hold ADDRESS PORT COUNT            opens COUNT connections, prints "ready", keeps them
+ *   sockets use ADDRESS PORT COUNT SECONDS     as hold, and uses each of them once in SECONDS
  *   sockets churn ADDRESS PORT COUNT RATE      as hold, then closes the oldest and opens a new one, RATE times a second
  *   sockets ask ADDRESS PORT COUNT             as hold; on SIGUSR1 sends on all at once; prints "NUMBER ended ERRNO SECONDS"
- *                                              for each, as its read returns, and "all COUNT"
+ *                                              for each, as its read returns, or "NUMBER closed ERRNO" where
+ *                                              it could not send, and "all COUNT" in the end
  *   sockets fork COUNT ADDRESS PORT            COUNT processes with one connection each
  */
 #define _GNU_SOURCE
@@ -103,17 +105,22 @@ static _Noreturn void serve(const char *address, char **ports, int count)
     }
 }
 
+static void exchange(int fd)
+{
+    char answer;
+    if (write(fd, "x", 1) != 1 || read(fd, &answer, 1) != 1)
+        die("exchange");
+}
+
 /* One exchange on each connection, so that it is a used one and not merely open. */
 static int open_one(const struct sockaddr_in *to)
 {
-    char answer;
     int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
     if (fd < 0)
         die("socket");
     if (connect(fd, (const void *)to, sizeof *to))
         die("connect");
-    if (write(fd, "x", 1) != 1 || read(fd, &answer, 1) != 1)
-        die("exchange");
+    exchange(fd);
     return fd;
 }
 
@@ -126,13 +133,28 @@ static int *hold(const struct sockaddr_in *to, int count)
     return fds;
 }
 
+/* Waits until it is time for step number done of so many a second. */
+static void keep_pace(double began, long done, double rate)
+{
+    double ahead = began + done / rate - now();
+    if (ahead > 0.001)
+        usleep((useconds_t)(ahead * 1e6));
+}
+
+static void use(int *fds, int count, int seconds)
+{
+    double began = now();
+    for (long done = 0;; done++) {
+        keep_pace(began, done, (double)count / seconds);
+        exchange(fds[done % count]);
+    }
+}
+
 static void churn(const struct sockaddr_in *to, int *fds, int count, int rate)
 {
     double began = now();
     for (long done = 0;; done++) {
-        double ahead = began + (double)done / rate - now();
-        if (ahead > 0.001)
-            usleep((useconds_t)(ahead * 1e6));
+        keep_pace(began, done, rate);
         int i = done % count;
         close(fds[i]);
         fds[i] = open_one(to);
@@ -147,10 +169,13 @@ static void ask(int *fds, int count)
         pause();
     for (int i = 0; i < count; i++) {
         struct epoll_event event = { .events = EPOLLIN, .data.u32 = i };
-        epoll_ctl(epoll, EPOLL_CTL_ADD, fds[i], &event);
         sent[i] = now();
-        if (write(fds[i], "y", 1) != 1)
-            die("ask");
+        if (write(fds[i], "y", 1) == 1) {
+            epoll_ctl(epoll, EPOLL_CTL_ADD, fds[i], &event);
+        } else {
+            printf("%d closed %d\n", i, errno);
+            left--;
+        }
     }
     while (left > 0) {
         struct epoll_event events[64];
@@ -209,12 +234,14 @@ int main(int argc, char **argv)
             pause();
     }
     if (argc < 5) {
-        fputs("usage: sockets serve|hold|churn|ask|fork ...\n", stderr);
+        fputs("usage: sockets serve|hold|use|churn|ask|fork ...\n", stderr);
         return 2;
     }
     struct sockaddr_in to = endpoint(argv[2], argv[3]);
     int count = atoi(argv[4]);
     int *fds = hold(&to, count);
+    if (!strcmp(argv[1], "use") && argc == 6)
+        use(fds, count, atoi(argv[5]));
     if (!strcmp(argv[1], "churn") && argc == 6)
         churn(&to, fds, count, atoi(argv[5]));
     if (!strcmp(argv[1], "ask"))
