@@ -1,9 +1,9 @@
 using Sidecar.Agent.Judgement;
 using Sidecar.Agent.Judgement.IdleTimeout;
 using Sidecar.Probes;
-using Sidecar.Probes.Ladder;
 using Sidecar.Probes.Namespaces;
 using Sidecar.Probes.SockDiag;
+using Sidecar.Probes.Sockets;
 
 namespace Sidecar.Agent.Tracking;
 
@@ -195,7 +195,7 @@ public sealed class ConnectionTable
         else if (!_byCookie.TryGetValue((_namespace, socket.Cookie), out connection))
         {
             // Sockets of the agent's own are tools, not patients: keepalives on a ladder would spoil what it measures.
-            if (FindUpstream(socket) is not { } upstream || LadderConnection.IsOurs(socket.Cookie) || _ignored.Contains((_namespace, socket.Cookie)))
+            if (FindUpstream(socket) is not { } upstream || OwnSockets.Contains(socket.Cookie) || _ignored.Contains((_namespace, socket.Cookie)))
             {
                 return;
             }

@@ -1,6 +1,5 @@
-using System.Collections.Concurrent;
 using System.Diagnostics;
-using Sidecar.Probes.SockDiag;
+using Sidecar.Probes.Sockets;
 
 namespace Sidecar.Probes.Ladder;
 
@@ -77,11 +76,12 @@ public abstract class LadderConnection : IAsyncDisposable
     // Delayed acknowledgements come within 40 ms (TCP_DELACK_MIN); when nothing moves for longer, nothing will.
     private static readonly TimeSpan Quiet = TimeSpan.FromMilliseconds(60);
 
+    // A server that ends an idle session says so first: its FIN comes a moment after its last words.
+    private static readonly TimeSpan LastWords = TimeSpan.FromMilliseconds(200);
+
     // TCP_INFO's ages count jiffies of up to 10 ms.
     private static readonly TimeSpan JiffyRounding = TimeSpan.FromMilliseconds(10);
     private static readonly TimeSpan Poll = TimeSpan.FromMilliseconds(15);
-
-    private static readonly ConcurrentDictionary<SocketCookie, bool> Ours = new();
 
     // Nothing moved after the first; something moved after the second. Between them lies the last segment: this process
     // may be scheduled late, and a survived gap has to be rounded down, a lost one up.
@@ -90,11 +90,13 @@ public abstract class LadderConnection : IAsyncDisposable
     private long _lastLook;
     private uint _segmentsIn;
     private uint _segmentsOut;
+    private ulong _bytesReceived;
+    private long? _spokenAt;
 
     protected LadderConnection(OwnSocket socket)
     {
         Socket = socket;
-        Ours[socket.Cookie] = true;
+        OwnSockets.Add(socket.Cookie);
         _idleSince = _movedAfter = _lastLook = Stopwatch.GetTimestamp();
     }
 
@@ -104,8 +106,8 @@ public abstract class LadderConnection : IAsyncDisposable
     /// <summary>How long nothing has moved on the connection, at least.</summary>
     public TimeSpan Age => Stopwatch.GetElapsedTime(_idleSince);
 
-    /// <summary>How long nothing has moved on the connection, at most.</summary>
-    private TimeSpan AgeAtMost => Stopwatch.GetElapsedTime(_movedAfter);
+    /// <summary>How long nothing has moved on the connection, at most; or had, when the peer began to speak of its own accord.</summary>
+    private TimeSpan AgeAtMost => Stopwatch.GetElapsedTime(_movedAfter, _spokenAt ?? Stopwatch.GetTimestamp());
 
     /// <summary>Whether the protocol has application data that may be sent.</summary>
     public abstract bool HasPayload { get; }
@@ -113,17 +115,11 @@ public abstract class LadderConnection : IAsyncDisposable
     /// <summary>Sends application data and waits for what comes back, at most <paramref name="patience"/>.</summary>
     public abstract Task<ExchangeOutcome> ExchangeAsync(TimeSpan patience, CancellationToken cancellation);
 
-    /// <summary>
-    /// Whether a socket in the kernel's table is one of a ladder in this process. The agent must leave these alone: a
-    /// keepalive armed on one of them would spoil what it measures.
-    /// </summary>
-    public static bool IsOurs(SocketCookie cookie) => Ours.ContainsKey(cookie);
-
     /// <summary>Closes the connection. Does not throw when it was lost.</summary>
     public async ValueTask DisposeAsync()
     {
         await CloseAsync();
-        Ours.TryRemove(Socket.Cookie, out _);
+        OwnSockets.Remove(Socket.Cookie);
         GC.SuppressFinalize(this);
     }
 
@@ -148,13 +144,16 @@ public abstract class LadderConnection : IAsyncDisposable
                 _idleSince = at;
                 _movedAfter = earlier - (long)((before.SinceHeard + JiffyRounding).TotalSeconds * Stopwatch.Frequency);
                 _lastLook = Stopwatch.GetTimestamp();
-                (_segmentsIn, _segmentsOut) = (after.SegmentsIn, after.SegmentsOut);
+                (_segmentsIn, _segmentsOut, _bytesReceived, _spokenAt) = (after.SegmentsIn, after.SegmentsOut, after.BytesReceived, null);
                 return;
             }
         }
     }
 
-    /// <summary>Looks at the idling connection. After <see cref="IdleLook.Refreshed"/> its age has restarted.</summary>
+    /// <summary>
+    /// Looks at the idling connection. After <see cref="IdleLook.Refreshed"/> its age has restarted. Data that came
+    /// unasked may be the peer's last words, so that for a moment they are not taken for a refreshment.
+    /// </summary>
     public IdleLook Look(out TimeSpan ageBefore)
     {
         ageBefore = Age;
@@ -164,7 +163,10 @@ public abstract class LadderConnection : IAsyncDisposable
         var now = Stopwatch.GetTimestamp();
         if (info.SegmentsIn != _segmentsIn || info.SegmentsOut != _segmentsOut)
         {
-            (_segmentsIn, _segmentsOut) = (info.SegmentsIn, info.SegmentsOut);
+            if (info.BytesReceived != _bytesReceived && Stopwatch.GetElapsedTime(_spokenAt ??= now, now) < LastWords)
+                return IdleLook.Idle;
+
+            (_segmentsIn, _segmentsOut, _bytesReceived, _spokenAt) = (info.SegmentsIn, info.SegmentsOut, info.BytesReceived, null);
             _movedAfter = _lastLook;
             _idleSince = _lastLook = now;
             return IdleLook.Refreshed;

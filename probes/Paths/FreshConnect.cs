@@ -2,8 +2,10 @@ using System.Diagnostics;
 using System.Net;
 using System.Net.Sockets;
 using Sidecar.Probes.Interop;
+using Sidecar.Probes.Ladder;
 using Sidecar.Probes.Namespaces;
 using Sidecar.Probes.SockDiag;
+using Sidecar.Probes.Sockets;
 
 namespace Sidecar.Probes.Paths;
 
@@ -55,9 +57,16 @@ public static class FreshConnect
         NetworkNamespace network, IPAddress source, IPEndPoint destination, TimeSpan timeout, CancellationToken cancellation)
     {
         var started = Stopwatch.GetTimestamp();
+        SocketCookie? own = null;
         try
         {
             using var socket = network.CreateTcpSocket(destination.AddressFamily);
+            if (OwnSocket.FromDescriptor((int)socket.Handle) is { } made)
+            {
+                own = made.Cookie;
+                OwnSockets.Add(made.Cookie);
+            }
+
             socket.NoDelay = true;
             try
             {
@@ -97,6 +106,13 @@ public static class FreshConnect
         catch (Exception e) when (e is KernelException or OperationCanceledException or ObjectDisposedException or InvalidOperationException)
         {
             return new FreshConnectResult(FreshConnectOutcome.NotTried, started, Stopwatch.GetTimestamp(), 0, e.Message);
+        }
+        finally
+        {
+            if (own is { } cookie)
+            {
+                OwnSockets.Remove(cookie);
+            }
         }
     }
 

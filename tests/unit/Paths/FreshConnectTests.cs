@@ -3,6 +3,8 @@ using System.Net.Sockets;
 using Shouldly;
 using Sidecar.Probes.Namespaces;
 using Sidecar.Probes.Paths;
+using Sidecar.Probes.SockDiag;
+using Sidecar.Probes.Sockets;
 using Xunit;
 
 namespace Sidecar.UnitTests.Paths;
@@ -49,6 +51,30 @@ public sealed class FreshConnectTests : IDisposable
 
     [Fact]
     public async Task Where_nothing_listens_it_is_refused() => (await Try(IPAddress.Loopback)).Outcome.ShouldBe(FreshConnectOutcome.Refused);
+
+    [Fact]
+    public async Task In_the_kernels_table_it_is_known_as_our_own()
+    {
+        // A full accept queue: what comes next waits in SYN-SENT.
+        _listener.Listen(0);
+        using var first = new Socket(AddressFamily.InterNetwork, SocketType.Stream, ProtocolType.Tcp);
+        await first.ConnectAsync(_listener.LocalEndPoint!);
+        using var enough = new CancellationTokenSource();
+        var attempt = FreshConnect.TryAsync(_network, IPAddress.Loopback, (IPEndPoint)_listener.LocalEndPoint!, TimeSpan.FromSeconds(20), enough.Token);
+
+        SocketCookie? found = null;
+        while (found is null)
+        {
+            attempt.IsCompleted.ShouldBeFalse();
+            _network.Diagnostics.Dump(1u << (int)TcpState.SynSent, [], withInfo: false, (in SocketObservation socket) =>
+                found = socket.Peer.Port == ((IPEndPoint)_listener.LocalEndPoint!).Port ? socket.Cookie : found);
+        }
+
+        OwnSockets.Contains(found.Value).ShouldBeTrue();
+        await enough.CancelAsync();
+        (await attempt).Outcome.ShouldBe(FreshConnectOutcome.NotTried);
+        OwnSockets.Contains(found.Value).ShouldBeTrue("a dump of before may still be read");
+    }
 
     [Fact]
     public async Task Cancelled_it_says_nothing_of_the_path()
