@@ -47,11 +47,11 @@ public sealed class PathChangeTests
         try
         {
             await Wait.UntilAsync($"{timeout} s is bracketed", async () => await BoundsAsync(agent) is { Lower: { } lower, Upper: { } upper }
-                && lower <= timeout && upper >= timeout && upper - lower <= Math.Max(1, lower * 0.1), Wait.Seconds(40));
+                && lower <= timeout && upper >= timeout && upper - lower <= Math.Max(1, lower * 0.1), Wait.Seconds(60));
         }
         catch (TimeoutException e)
         {
-            throw new TimeoutException($"{e.Message}; it is {await BoundsAsync(agent)}\n{agent.Process.Output}", e);
+            throw new TimeoutException($"{e.Message}; it is {await agent.GetAsync("/api/v1/paths")}\n{await File.ReadAllTextAsync(Path.Combine(agent.StateDirectory, "idle-timeouts.json"))}\n{agent.Process.Output}", e);
         }
     }
 

@@ -19,7 +19,7 @@ internal sealed class PathEstimator
     // Repetition makes an observation harder to wear out, but not without limit: a changed router must win in the end.
     private const double MaxWeight = 4;
 
-    // What is left of an observation after contradiction counts for nothing below this.
+    // What is left of an observation after contradiction counts for nothing below this share of what contradicts it.
     private const double Forgotten = 0.04;
 
     // An equal sighting of up to this much shorter (survived) or longer (lost) is already said by the stronger one.
@@ -62,9 +62,10 @@ internal sealed class PathEstimator
         _count++;
         _newest = added.At > _newest ? added.At : _newest;
 
-        WearOut(added);
+        var wear = Math.Pow(0.5, added.Weight);
         if (!Absorb(ref added))
             _evidence.Add(added);
+        WearOut(added, wear);
         if (_evidence.Count > Capacity)
             Evict();
         _cached = null;
@@ -101,16 +102,15 @@ internal sealed class PathEstimator
         })],
     };
 
-    private void WearOut(in Observation added)
+    private void WearOut(in Observation added, double factor)
     {
-        var factor = Math.Pow(0.5, added.Weight);
         for (var i = _evidence.Count - 1; i >= 0; i--)
         {
             var old = _evidence[i];
             if (!old.Contradicts(added))
                 continue;
 
-            if (old.Weight * factor < Forgotten)
+            if (old.Weight * factor < Forgotten * Math.Max(1, added.Weight))
                 _evidence.RemoveAt(i);
             else
                 _evidence[i] = old with { Weight = old.Weight * factor };
