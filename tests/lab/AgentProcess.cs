@@ -232,9 +232,10 @@ public sealed class AgentProcess
         var program = Binary;
         if (options.User is not null)
         {
-            // The source tree may be out of that user's reach.
+            // The source tree may be out of that user's reach. A child that is started while this process has the copy open
+            // for writing would have it open too, and it could not be run: so another process makes it.
             program = Path.Combine(directory, "conn-sidecar");
-            File.Copy(Binary, program);
+            Command.RunAsync("cp", [Binary, program]).GetAwaiter().GetResult();
         }
 
         var configuration = Path.Combine(directory, "conn-sidecar.conf");

@@ -53,8 +53,7 @@ public sealed class CheckTests
     public async Task A_command_that_does_not_end_is_killed_with_what_it_has_started()
     {
         using var directory = new TemporaryDirectory();
-        var sleep = directory.File("sleeper");
-        File.Copy("/bin/sleep", sleep);
+        var sleep = directory.Program("sleeper", "/bin/sleep");
         var waited = Stopwatch.StartNew();
         (await BoundedCommand.RunAsync(["/bin/sh", "-c", $"{sleep} 300 & wait"], null, TimeSpan.FromSeconds(1), default)).Problem.ShouldBe("/bin/sh does not end within 1 s");
         waited.Elapsed.ShouldBeLessThan(TimeSpan.FromSeconds(60));

@@ -111,8 +111,7 @@ public sealed class StackWatchTests : IDisposable
     [Fact]
     public void Children_that_nobody_waits_for_are_counted_with_their_parents_group()
     {
-        var sleep = _directory.File("sleeper");
-        File.Copy("/bin/sleep", sleep);
+        var sleep = _directory.Program("sleeper", "/bin/sleep");
         using var watch = Watch(sleep);
         using var shell = Process.Start(new ProcessStartInfo("/bin/sh", ["-c", $"true & true & sleep 300 & exec {sleep} 300"]) { UseShellExecute = false })!;
         try
