@@ -140,6 +140,17 @@ public sealed class PathEstimatorTests
     }
 
     [Fact]
+    public void Two_ladders_settle_what_a_changed_router_has_put_in_dispute()
+    {
+        var estimate = Feed(
+            Tried(Survived(10)), Tried(Survived(10)), Tried(Survived(19.7)), Tried(Lost(20.3)), Lost(9),
+            Tried(Survived(7.5)), Tried(Lost(10.1)), Tried(Lost(8.4)),
+            Tried(Survived(7.5)), Tried(Lost(10.1)), Tried(Lost(8.4))).Estimate(Start);
+
+        (estimate.Lower.TotalSeconds, estimate.Upper?.TotalSeconds, estimate.Contradicted).ShouldBe((7.5, 8.4, false));
+    }
+
+    [Fact]
     public void Contradiction_widens_the_interval_instead_of_breaking_it()
     {
         var estimate = Feed(Survived(5), Lost(12), Survived(10), Lost(8)).Estimate(Start);
@@ -208,6 +219,8 @@ public sealed class PathEstimatorTests
     private static Observation Survived(double seconds) => new(TimeSpan.FromSeconds(seconds), GapOutcome.Survived, Start, EvidenceSource.Passive);
 
     private static Observation Lost(double seconds) => new(TimeSpan.FromSeconds(seconds), GapOutcome.Lost, Start, EvidenceSource.Passive);
+
+    private static Observation Tried(Observation observation) => observation with { Source = EvidenceSource.Ladder, Weight = Observation.LadderWeight };
 
     private sealed record History(TimeSpan Timeout, Observation[] Observations, Observation Lie);
 
