@@ -10,7 +10,8 @@ namespace Sidecar.Benchmarks;
 
 /// <summary>
 /// The agent's loop without its timer: every line on standard input is one full look with all that follows from it
-/// (owners, tracking, judging, remedies), answered with what it cost.
+/// (owners, tracking, judging, remedies), answered with what it cost. "allocation" is answered with the bytes that a look
+/// allocates, by BenchmarkDotNet's memory diagnoser.
 /// </summary>
 internal static class LookChild
 {
@@ -48,8 +49,14 @@ internal static class LookChild
         using var metrics = new SidecarMetrics("bench", [.. Enum.GetValues<Guardrail>().Select(guardrail => guardrail.ToName())]);
         using var incidents = new IncidentStore(directory, log.CreateLogger("incidents"), TimeProvider.System);
         using var loop = new SidecarLoop(configuration, metrics, incidents, log, SelfCheck.Run(configuration), SidecarLoop.MonotonicClock());
-        while (Console.In.ReadLine() is not null)
+        while (Console.In.ReadLine() is { } line)
         {
+            if (line == "allocation")
+            {
+                Console.WriteLine(LookAllocation.Measure(loop, directory));
+                continue;
+            }
+
             var allocated = GC.GetAllocatedBytesForCurrentThread();
             var began = Stopwatch.GetTimestamp();
             var (look, owners, connections) = loop.TurnAtOnce();

@@ -6,6 +6,7 @@ var benchmarks = new Dictionary<string, Func<Task<bool>>>(StringComparer.Ordinal
     ["sweep"] = SweepBenchmark.RunAsync,
     ["owners"] = OwnersBenchmark.RunAsync,
     ["steady"] = SteadyBenchmark.RunAsync,
+    ["churn"] = ChurnBenchmark.RunAsync,
     ["startup"] = StartupBenchmark.RunAsync,
     ["release"] = ReleaseBenchmark.RunAsync,
     ["release-many"] = ReleaseManyBenchmark.RunAsync,
