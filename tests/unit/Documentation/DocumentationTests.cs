@@ -30,6 +30,24 @@ public sealed partial class DocumentationTests
     }
 
     [Fact]
+    public void What_a_mutant_takes_out_stands_in_the_source_exactly_once()
+    {
+        var file = "";
+        var taken = 0;
+        foreach (var line in Read("tests/mutants.txt").Split('\n'))
+        {
+            file = line.StartsWith("file: ", StringComparison.Ordinal) ? line["file: ".Length..] : file;
+            if (line.StartsWith("take: ", StringComparison.Ordinal))
+            {
+                taken++;
+                Read(file).Split(line["take: ".Length..]).Length.ShouldBe(2, $"{file}: {line}");
+            }
+        }
+
+        taken.ShouldBeGreaterThan(40);
+    }
+
+    [Fact]
     public void The_configuration_in_the_README_loads_without_a_warning()
     {
         var block = ConfigurationBlock().Match(Read("README.md"));
