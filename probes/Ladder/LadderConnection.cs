@@ -144,7 +144,7 @@ public abstract class LadderConnection : IAsyncDisposable
                 _idleSince = at;
                 _movedAfter = earlier - (long)((before.SinceHeard + JiffyRounding).TotalSeconds * Stopwatch.Frequency);
                 _lastLook = Stopwatch.GetTimestamp();
-                (_segmentsIn, _segmentsOut, _bytesReceived, _spokenAt) = (after.SegmentsIn, after.SegmentsOut, after.BytesReceived, null);
+                IdleFrom(after);
                 return;
             }
         }
@@ -166,7 +166,7 @@ public abstract class LadderConnection : IAsyncDisposable
             if (info.BytesReceived != _bytesReceived && Stopwatch.GetElapsedTime(_spokenAt ??= now, now) < LastWords)
                 return IdleLook.Idle;
 
-            (_segmentsIn, _segmentsOut, _bytesReceived, _spokenAt) = (info.SegmentsIn, info.SegmentsOut, info.BytesReceived, null);
+            IdleFrom(info);
             _movedAfter = _lastLook;
             _idleSince = _lastLook = now;
             return IdleLook.Refreshed;
@@ -226,6 +226,10 @@ public abstract class LadderConnection : IAsyncDisposable
                 return new GapTest(null, lost, KindOf(payload), keepaliveAnswered, false);
         }
     }
+
+    /// <summary>What moves from these counters on ends the idle time.</summary>
+    private void IdleFrom(in OwnSocketInfo info) =>
+        (_segmentsIn, _segmentsOut, _bytesReceived, _spokenAt) = (info.SegmentsIn, info.SegmentsOut, info.BytesReceived, null);
 
     private async Task<GapTest> EndedAsync(byte state, CancellationToken cancellation, TimeSpan? probed = null)
     {
