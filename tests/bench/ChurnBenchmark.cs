@@ -10,9 +10,7 @@ internal static class ChurnBenchmark
     private const int Rate = 1_000;
     private const int Parts = 4;
 
-    private static readonly string Seconds = Environment.GetEnvironmentVariable("SIDECAR_BENCH_SECONDS") ?? "240";
-
-    private static readonly TimeSpan Watched = TimeSpan.FromSeconds(int.Parse(Seconds, CultureInfo.InvariantCulture));
+    private static readonly TimeSpan Watched = Asked.Seconds(240);
 
     public static async Task<bool> RunAsync()
     {
@@ -44,7 +42,7 @@ internal static class ChurnBenchmark
             string.Create(CultureInfo.InvariantCulture, $"{Held:#,0} connections held, {Rate:#,0} of them closed and as many opened every second. Read once a second."),
             grows ? "Goal: no growth. Missed: the last quarter's median is above nine tenths of the second's." : "Goal: no growth between the second quarter and the last: kept.",
         ]);
-        Report.Write("Churn", $"SIDECAR_BENCH_SECONDS={Seconds} make bench TARGET=churn", rows);
+        Report.Write("Churn", $"SIDECAR_BENCH_SECONDS={Watched.TotalSeconds:0} make bench TARGET=churn", rows);
         return !grows;
     }
 

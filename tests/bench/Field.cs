@@ -46,14 +46,6 @@ internal sealed class Field : IAsyncDisposable
     /// <param name="every">How often each is used, in whole seconds.</param>
     public Task UseAsync(int count, TimeSpan every) => StartClientsAsync("use", count, WatchedPort, every.TotalSeconds.ToString("0", CultureInfo.InvariantCulture));
 
-    private async Task StartClientsAsync(string mode, int count, int port, params IEnumerable<string> further)
-    {
-        for (var left = count; left > 0; left -= PerProcess)
-        {
-            await StartClientAsync(mode, Math.Min(left, PerProcess), port, further);
-        }
-    }
-
     /// <summary>Starts a server with a process of clients for it.</summary>
     /// <param name="mode">hold, use, churn or ask.</param>
     /// <param name="count">Connections.</param>
@@ -97,6 +89,14 @@ internal sealed class Field : IAsyncDisposable
 
         await lab.DisposeAsync();
         directories.ForEach(directory => Directory.Delete(directory, recursive: true));
+    }
+
+    private async Task StartClientsAsync(string mode, int count, int port, params IEnumerable<string> further)
+    {
+        for (var left = count; left > 0; left -= PerProcess)
+        {
+            await StartClientAsync(mode, Math.Min(left, PerProcess), port, further);
+        }
     }
 
     private async Task<string> StartServerAsync()

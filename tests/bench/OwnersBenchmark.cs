@@ -10,7 +10,7 @@ internal static class OwnersBenchmark
 
     public static async Task<bool> RunAsync()
     {
-        var sockets = int.Parse(Environment.GetEnvironmentVariable("SIDECAR_BENCH_SOCKETS")?.Split(',')[^1] ?? "200000", CultureInfo.InvariantCulture);
+        var sockets = Asked.Sockets(200_000)[^1];
         await using var field = await Field.CreateAsync();
         await field.StartProcessesAsync(Processes);
         await field.OpenAsync(sockets);

@@ -20,7 +20,7 @@ internal static class ReleaseManyBenchmark
 
     public static async Task<bool> RunAsync()
     {
-        var healthy = int.Parse(Environment.GetEnvironmentVariable("SIDECAR_BENCH_SOCKETS")?.Split(',')[^1] ?? Healthy.ToString(CultureInfo.InvariantCulture), CultureInfo.InvariantCulture);
+        var healthy = Asked.Sockets(Healthy)[^1];
         var rows = new List<string> { "| path's timeout | hanging at once | trials | hung | median, s | p99, s | most, s | goal for the median |", "|---|---|---|---|---|---|---|---|" };
         var within = true;
         foreach (var (name, idleTimeout, budget) in new[] { ("known", $"{IdleTimeout.TotalSeconds:0}s", 1.0), ("not known", "measure", 3.0) })

@@ -10,10 +10,9 @@ internal static class SteadyBenchmark
     /// <summary>The JIT's second look at the hot code is not the steady state.</summary>
     private static readonly TimeSpan Settled = TimeSpan.FromSeconds(60);
 
-    private static readonly TimeSpan Watched = TimeSpan.FromSeconds(
-        int.Parse(Environment.GetEnvironmentVariable("SIDECAR_BENCH_SECONDS") ?? "60", CultureInfo.InvariantCulture));
+    private static readonly TimeSpan Watched = Asked.Seconds(60);
 
-    private static readonly int Many = int.Parse(Environment.GetEnvironmentVariable("SIDECAR_BENCH_SOCKETS")?.Split(',')[^1] ?? "200000", CultureInfo.InvariantCulture);
+    private static readonly int Many = Asked.Sockets(200_000)[^1];
 
     public static async Task<bool> RunAsync()
     {

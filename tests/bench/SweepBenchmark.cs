@@ -10,10 +10,7 @@ internal static partial class SweepBenchmark
     private const double RatioBudget = 1.3;
     private const double ListingBudget = 20;
 
-    /// <summary>Numbers of sockets; SIDECAR_BENCH_SOCKETS (such as <c>1000,10000</c>) takes others, for a quick look.</summary>
-    private static readonly int[] Sizes = Environment.GetEnvironmentVariable("SIDECAR_BENCH_SOCKETS") is { } sizes
-        ? [.. sizes.Split(',').Select(int.Parse)]
-        : [1_000, 10_000, 100_000, 200_000];
+    private static readonly int[] Sizes = Asked.Sockets(1_000, 10_000, 100_000, 200_000);
 
     private const int ExporterPort = 9100;
 

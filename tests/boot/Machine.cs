@@ -46,38 +46,6 @@ internal sealed class Machine : IAsyncDisposable
         }
     }
 
-    private static async Task<Machine> BootOnceAsync(NetworkNamespace? network)
-    {
-        var root = await DebianRoot.GetAsync();
-        var name = $"sidecar-boot-{System.Environment.ProcessId}-{Interlocked.Increment(ref count)}";
-        var directory = Directory.CreateTempSubdirectory($"{name}-").FullName;
-        var nspawn = ChildProcess.Start(new ChildOptions
-        {
-            Name = name,
-            // When unshare dies (and it dies with this process), the PID namespace dies, and with it everything in it:
-            // a killed nspawn alone would leave the machine behind.
-            CommandLine =
-            [
-                "unshare", "--pid", "--fork", "--kill-child=KILL", "--mount-proc",
-                "sh", Path.Combine(AppContext.BaseDirectory, "machine.sh"), root, directory, name,
-                network is null ? "--private-network" : $"--network-namespace-path={network.Path}",
-            ],
-            Directory = "/",
-        });
-        var machine = new Machine(nspawn, directory);
-        try
-        {
-            await Wait.UntilAsync($"{name} is up", machine.IsUpAsync, Patience.For(Wait.Seconds(30)));
-            return machine;
-        }
-        catch (TimeoutException e)
-        {
-            var failed = machine.leader == 0 ? "" : (await machine.TryRunAsync("systemctl", "--failed", "--no-pager")).Output;
-            await machine.DisposeAsync();
-            throw new TimeoutException($"{e.Message}\n{nspawn.Output}\n{failed}", e);
-        }
-    }
-
     /// <summary>Runs a command inside as root and returns its standard output.</summary>
     /// <exception cref="CommandFailedException">It ended with another exit code than 0.</exception>
     public async Task<string> RunAsync(params IReadOnlyList<string> commandLine)
@@ -132,6 +100,38 @@ internal sealed class Machine : IAsyncDisposable
         await Task.Run(process.Dispose);
         // The mounts went with their namespace, so this is the empty directory again.
         Directory.Delete(mountPoint);
+    }
+
+    private static async Task<Machine> BootOnceAsync(NetworkNamespace? network)
+    {
+        var root = await DebianRoot.GetAsync();
+        var name = $"sidecar-boot-{System.Environment.ProcessId}-{Interlocked.Increment(ref count)}";
+        var directory = Directory.CreateTempSubdirectory($"{name}-").FullName;
+        var nspawn = ChildProcess.Start(new ChildOptions
+        {
+            Name = name,
+            // When unshare dies (and it dies with this process), the PID namespace dies, and with it everything in it:
+            // a killed nspawn alone would leave the machine behind.
+            CommandLine =
+            [
+                "unshare", "--pid", "--fork", "--kill-child=KILL", "--mount-proc",
+                "sh", Path.Combine(AppContext.BaseDirectory, "machine.sh"), root, directory, name,
+                network is null ? "--private-network" : $"--network-namespace-path={network.Path}",
+            ],
+            Directory = "/",
+        });
+        var machine = new Machine(nspawn, directory);
+        try
+        {
+            await Wait.UntilAsync($"{name} is up", machine.IsUpAsync, Patience.For(Wait.Seconds(30)));
+            return machine;
+        }
+        catch (TimeoutException e)
+        {
+            var failed = machine.leader == 0 ? "" : (await machine.TryRunAsync("systemctl", "--failed", "--no-pager")).Output;
+            await machine.DisposeAsync();
+            throw new TimeoutException($"{e.Message}\n{nspawn.Output}\n{failed}", e);
+        }
     }
 
     private string LeaderText => leader.ToString(CultureInfo.InvariantCulture);
