@@ -106,6 +106,12 @@ public sealed class AgentProcess
     /// <exception cref="FileNotFoundException">It was not built.</exception>
     public static string Binary { get; } = FindBinary();
 
+    /// <summary>
+    /// Copies it to where somebody else may run it, whose reach the source tree may be out of. A child that is started while
+    /// this process has the copy open for writing would have it open too, and it could not be run: so another process makes it.
+    /// </summary>
+    public static Task CopyBinaryAsync(string path) => Command.RunAsync("cp", [Binary, path]);
+
     /// <summary>Waits until the agent answers on its control socket.</summary>
     /// <exception cref="TimeoutException">It does not, or it ended; the message has its output.</exception>
     public async Task WaitUntilReadyAsync()
@@ -232,10 +238,8 @@ public sealed class AgentProcess
         var program = Binary;
         if (options.User is not null)
         {
-            // The source tree may be out of that user's reach. A child that is started while this process has the copy open
-            // for writing would have it open too, and it could not be run: so another process makes it.
             program = Path.Combine(directory, "conn-sidecar");
-            Command.RunAsync("cp", [Binary, program]).GetAwaiter().GetResult();
+            CopyBinaryAsync(program).GetAwaiter().GetResult();
         }
 
         var configuration = Path.Combine(directory, "conn-sidecar.conf");

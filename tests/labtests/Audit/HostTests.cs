@@ -64,7 +64,7 @@ public sealed class HostTests
         host.Copy("slow.py");
         host.Start("gunicorn", "/usr/bin/gunicorn", "--bind", "127.0.0.1:8000", "--config", host.Write("gunicorn.conf.py", "workers = 3\n"), "slow:application");
         await host.ListensAsync(8000);
-        await Command.RunAsync("cp", [AgentProcess.Binary, host.PathOf("conn-sidecar")]); // see AgentProcess
+        await AgentProcess.CopyBinaryAsync(host.PathOf("conn-sidecar"));
 
         var result = await host.Lab.Network.Worker.TryRunAsync(
             ["setpriv", "--reuid", "nobody", "--clear-groups", host.PathOf("conn-sidecar"), "audit", "--json", "--config", host.PathOf("conn-sidecar.conf")]);
