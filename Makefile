@@ -1,6 +1,6 @@
 # Thin: each target is a script or one dotnet command. `make demo` is the place to begin.
 
-.PHONY: build test unit lab simulate fuzz mutate soak demo bench deb format clean
+.PHONY: build test unit lab slow simulate fuzz mutate soak demo bench deb format clean
 
 build:
 	scripts/publish.sh
@@ -16,15 +16,19 @@ unit:
 lab:
 	scripts/test.sh lab $(ONLY)
 
-# A million connection-hours of everything that may go wrong; some minutes. The tests go through the same.
+# Lab tests that take minutes each, and that no other target runs; ONLY= as above.
+slow:
+	scripts/test.sh slow $(ONLY)
+
+# A million connection-hours of everything that may go wrong, or HOURS= of them; some minutes. The tests go through the same.
 simulate:
-	scripts/simulate.sh
+	scripts/simulate.sh $(if $(HOURS),--hours $(HOURS))
 
 # Millions of damaged and hostile inputs to everything that the agent reads; INPUTS= for more or fewer than a million.
 fuzz:
 	scripts/fuzz.sh $(if $(INPUTS),--inputs $(INPUTS))
 
-# Each guardrail taken out in turn: a test has to notice; some ten minutes.
+# Each guardrail taken out in turn: a test has to notice; a quarter of an hour.
 mutate:
 	scripts/mutate-guardrails.sh
 

@@ -2,7 +2,7 @@ using Sidecar.Agent.Commands;
 
 namespace Sidecar.Agent;
 
-internal static class Program
+internal static class EntryPoint
 {
     private static int Main(string[] args) => CommandTree.Invoke(args, CommandEnvironment.OfProcess());
 }

@@ -7,13 +7,13 @@
 set -eu
 
 # The lab: namespaces and router, a C compiler for its many sockets, PostgreSQL 15, uWSGI with a psycopg2 application, setpriv and capsh, a library that
-# fakes the wall clock; and what else stands between workers and back-ends: gunicorn, pgbouncer, redis, HAProxy, nginx, Apache with mod_wsgi, Squid; and
+# fakes the wall clock; and what else stands between workers and back-ends: gunicorn, pgbouncer, redis, HAProxy, nginx, Apache with mod_wsgi, Squid, MariaDB; and
 # Prometheus with promtool, which watches.
 lab="gcc libc6-dev iproute2 nftables conntrack procps util-linux libcap2-bin postgresql-15 uwsgi-core uwsgi-plugin-python3 python3-psycopg2"
-lab="$lab libfaketime gunicorn pgbouncer redis-server python3-redis haproxy prometheus nginx-light apache2 libapache2-mod-wsgi-py3 squid"
+lab="$lab libfaketime gunicorn pgbouncer redis-server python3-redis haproxy prometheus nginx-light apache2 libapache2-mod-wsgi-py3 squid mariadb-server openssl"
 # The package: its build, its lint, and a Debian root to install it in.
 deb="debhelper fakeroot lintian debootstrap systemd-container man-db binutils"
-# The benchmarks: the lab, and what a look is compared with.
+# The benchmarks: the lab, and what a scan is compared with.
 bench="$lab prometheus-node-exporter"
 
 [ $# -gt 0 ] || set -- lab

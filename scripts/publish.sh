@@ -13,9 +13,10 @@ fi
 
 published=$(mktemp -d)
 trap 'rm -rf "$published"' EXIT
-# Publishing needs the trimmer besides; with a lock file of its own it leaves the committed ones alone.
-dotnet publish agent -c Release -r linux-x64 -p:PublishSingleFile=true -p:NuGetLockFilePath=obj/publish.lock.json \
-  -o "$published" --nologo -v quiet -nodeReuse:false
+# Publishing needs the trimmer besides, and has lock files of its own. What is published is what they say, to the byte; after a
+# change of a package they are made anew with RESTORE_LOCKED=false.
+dotnet publish agent -c Release -r linux-x64 -p:PublishSingleFile=true -p:NuGetLockFilePath=publish.lock.json \
+  -p:RestoreLockedMode="${RESTORE_LOCKED:-true}" -o "$published" --nologo -v quiet -nodeReuse:false
 mkdir -p out
 # Renamed into place, so that an agent that runs from the old file goes on.
 cp "$published/conn-sidecar" out/conn-sidecar.new

@@ -2,7 +2,7 @@ using System.Text.Json.Serialization;
 using Sidecar.Agent.Audit.Findings;
 using Sidecar.Agent.Audit.Model;
 using Sidecar.Agent.Audit.Reading;
-using Sidecar.Agent.Configuration;
+using Sidecar.Probes.Values;
 
 namespace Sidecar.Agent.Audit;
 

@@ -4,7 +4,11 @@ using System.Text.Json;
 using Sidecar.Agent.Audit;
 using Sidecar.Agent.Audit.Host;
 using Sidecar.Agent.Configuration;
+using Sidecar.Agent.Core.Settings;
+using Sidecar.Agent.Core.Tracking;
+using Sidecar.Agent.Observation;
 using Sidecar.Probes;
+using Sidecar.Probes.Values;
 
 namespace Sidecar.Agent.Commands;
 
@@ -54,7 +58,8 @@ internal static class AuditCommand
             {
                 Files = files,
                 Root = parsed.GetValue(root),
-                Balancers = balancers,
+                Balancers = [.. balancers.Select(balancer => new NameToCheck(balancer.Host ?? balancer.Network!.Value.BaseAddress.ToString(), balancer.Port, "--balancer"))],
+                BalancerName = balancers.Count > 0 ? balancers[0].Text : "",
                 BalancerTimeout = parsed.GetValue(balancerTimeout),
                 LongestRequest = parsed.GetValue(request),
             };
@@ -80,7 +85,7 @@ internal static class AuditCommand
         AuditReport report;
         try
         {
-            report = AuditReport.Of(new StackLook(options, configuration).Take(progress, cancellation));
+            report = AuditReport.Of(new StackScan(With(options, configuration)).Take(progress, cancellation));
             progress?.Invoke("");
         }
         catch (KernelException e)
@@ -99,6 +104,25 @@ internal static class AuditCommand
         }
 
         return report.Findings.Count == 0 ? ExitCodes.Ok : ExitCodes.Failure;
+    }
+
+    /// <summary>Hands in what the agent's configuration says.</summary>
+    private static AuditOptions With(AuditOptions options, SidecarConfiguration configuration)
+    {
+        var workers = new WorkerMatcher(configuration.Workers);
+        return options with
+        {
+            AllNetworkNamespaces = configuration.Agent.AllNetworkNamespaces,
+            IsWorker = (reader, process) => configuration.Workers.Count > 0 && workers.Find(
+                new OwnerInfo(process.Identity, process.Comm, reader.ReadExecutable(process.Identity.Pid), reader.ReadUnit(process.Identity.Pid), reader.ReadUid(process.Identity.Pid), false, null)) is not null,
+            Names =
+            [
+                .. configuration.Upstreams.Where(section => section.Direction == UpstreamDirection.Outbound)
+                    .SelectMany(section => section.Endpoints.Where(endpoint => endpoint.Host is not null)
+                        .Select(endpoint => new NameToCheck(endpoint.Host!, endpoint.Port, $"upstream {section.Name}"))),
+            ],
+            ReadUpstreams = () => new AuditedUpstreams(configuration).Read(),
+        };
     }
 
     /// <summary>On a terminal one line that is written anew; elsewhere nothing.</summary>

@@ -1,5 +1,6 @@
 using Sidecar.Agent.Configuration;
-using Sidecar.Agent.Tracking;
+using Sidecar.Agent.Core.Settings;
+using Sidecar.Agent.Core.Snapshots;
 using Spectre.Console;
 
 namespace Sidecar.Agent.Commands;
@@ -22,8 +23,8 @@ internal sealed record CommandEnvironment
     /// <summary>Where a running agent is looked for when the default configuration has errors.</summary>
     public string DefaultRuntimeDirectory { get; init; } = new AgentSection().RuntimeDirectory;
 
-    /// <summary>One look without a running agent.</summary>
-    public Func<SidecarConfiguration, AgentSnapshot> Look { get; init; } = OneLook.Take;
+    /// <summary>One scan without a running agent.</summary>
+    public Func<SidecarConfiguration, AgentSnapshot> Scan { get; init; } = OneScan.Take;
 
     public static CommandEnvironment OfProcess() => new()
     {

@@ -4,7 +4,9 @@ using System.CommandLine.Parsing;
 using System.Globalization;
 using System.Runtime.InteropServices;
 using Sidecar.Agent.Configuration;
-using Sidecar.Probes.Processes;
+using Sidecar.Agent.Observation;
+using Sidecar.Probes.Rehearsals;
+using Sidecar.Probes.Values;
 
 namespace Sidecar.Agent.Commands;
 
@@ -55,8 +57,10 @@ internal static class CommandTree
             Run(config),
             Status(environment, config, json),
             Incidents(environment, config, json),
+            ReplayCommand.Create(environment, config, json),
             Doctor(environment, config, json),
             DoctorsChild(),
+            RunCheck(environment),
             CheckConfig(environment, config, json),
             MeasureCommand.Create(environment),
             AuditCommand.Create(environment, config, json),
@@ -129,6 +133,27 @@ internal static class CommandTree
     {
         var command = new Command(DoctorCommand.ChildCommand) { Hidden = true };
         command.SetAction(_ => ChildRehearsal.RunChild());
+        return command;
+    }
+
+    /// <summary>Behind the socket at which the agent asks for the command of a check.</summary>
+    private static Command RunCheck(CommandEnvironment environment)
+    {
+        var command = new Command("run-check") { Hidden = true };
+        command.SetAction(async (_, cancellation) =>
+        {
+            try
+            {
+                var configuration = ConfigurationLoader.Load(ConfigurationLoader.DefaultPath);
+                await CheckCommand.AnswerAsync(configuration, Console.In, environment.Out, cancellation).ConfigureAwait(false);
+                return ExitCodes.Ok;
+            }
+            catch (ConfigurationException)
+            {
+                await environment.Out.WriteLineAsync("! the configuration has errors: conn-sidecar check-config").ConfigureAwait(false);
+                return ExitCodes.BadConfiguration;
+            }
+        });
         return command;
     }
 

@@ -1,5 +1,6 @@
 using System.Diagnostics.CodeAnalysis;
 using Sidecar.Agent.Configuration;
+using Sidecar.Agent.Core.Settings;
 
 namespace Sidecar.Agent.Commands;
 

@@ -1,4 +1,4 @@
-using Sidecar.Agent.Configuration;
+using Sidecar.Probes.Values;
 using Spectre.Console;
 
 namespace Sidecar.Agent.Commands;

@@ -1,9 +1,9 @@
 using System.Text.Json;
-using Sidecar.Agent.Configuration;
-using Sidecar.Agent.Control;
+using Sidecar.Agent.Core.Settings;
 using Sidecar.Agent.Doctor;
-using Sidecar.Agent.Tracking;
-using Sidecar.Probes.PostgreSql;
+using Sidecar.Agent.Endpoints;
+using Sidecar.Agent.Telemetry;
+using Sidecar.Probes.Values;
 using Spectre.Console;
 
 namespace Sidecar.Agent.Commands;

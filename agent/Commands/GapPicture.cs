@@ -1,6 +1,6 @@
 using System.Text;
-using Sidecar.Agent.Configuration;
 using Sidecar.Agent.Measurement;
+using Sidecar.Probes.Values;
 
 namespace Sidecar.Agent.Commands;
 
@@ -16,7 +16,9 @@ internal static class GapPicture
         const string lostLabel = "lost     ";
         var columns = width - survivedLabel.Length;
         if (gaps.Count == 0 || columns < 20)
+        {
             return [];
+        }
 
         var from = Math.Log(Math.Max(0.5, gaps.Min(g => g.Gap.TotalSeconds) * 0.8));
         var to = Math.Log(Math.Max(2, gaps.Max(g => g.Gap.TotalSeconds) * 1.25));
@@ -25,7 +27,9 @@ internal static class GapPicture
         var survived = Row(columns, ' ');
         var lost = Row(columns, ' ');
         foreach (var gap in gaps)
+        {
             (gap.Survived ? survived : lost)[Column(gap.Gap.TotalSeconds)] = gap.Survived ? '●' : '×';
+        }
 
         var axis = Row(columns, '─');
         var labels = Row(columns, ' ');

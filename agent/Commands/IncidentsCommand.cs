@@ -1,7 +1,8 @@
 using System.Globalization;
 using System.Text.Json;
-using Sidecar.Agent.Configuration;
+using Sidecar.Agent.Core.Remedies;
 using Sidecar.Agent.Telemetry;
+using Sidecar.Probes.Values;
 using Spectre.Console;
 
 namespace Sidecar.Agent.Commands;
@@ -89,6 +90,8 @@ internal static class IncidentsCommand
             {
                 console.WriteIndented(4, string.Create(CultureInfo.InvariantCulture, $"{link.Time.UtcDateTime:HH:mm:ss} {link.What}"), Style.Plain);
             }
+
+            console.WriteIndented(4, $"id {incident.Id}", Style.Plain);
         }
     }
 

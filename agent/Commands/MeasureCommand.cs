@@ -7,9 +7,11 @@ using System.Text;
 using System.Text.Json;
 using Npgsql;
 using Sidecar.Agent.Configuration;
-using Sidecar.Agent.Judgement.IdleTimeout;
+using Sidecar.Agent.Core.Judgement.IdleTimeout;
+using Sidecar.Agent.Core.Settings;
 using Sidecar.Agent.Measurement;
 using Sidecar.Probes.PostgreSql;
+using Sidecar.Probes.Values;
 
 namespace Sidecar.Agent.Commands;
 
@@ -40,7 +42,10 @@ internal static class MeasureCommand
             CustomParser = result =>
             {
                 if (result.Tokens.Count == 1 && Duration.TryParse(result.Tokens[0].Value, out var value) && value >= TimeSpan.FromSeconds(3))
+                {
                     return value;
+                }
+
                 result.AddError("--max: expected a duration of 3s or more, such as 30s or 2h10m");
                 return default;
             },
@@ -72,7 +77,9 @@ internal static class MeasureCommand
         command.Validators.Add(result =>
         {
             if ((result.GetResult(endpoint) is { Tokens.Count: > 0 }) == (result.GetResult(http) is not null))
+            {
                 result.AddError("expected HOST:PORT or --http URL");
+            }
         });
         command.SetAction(parsed =>
         {
@@ -88,7 +95,9 @@ internal static class MeasureCommand
             try
             {
                 if (parsed.GetValue(http) is { } url)
+                {
                     return MeasureHttp.ExecuteAsync(environment, MeasureHttp.Parse(url), parsed.GetValue(max), parsed.GetValue(json), stop.Token).GetAwaiter().GetResult();
+                }
 
                 var isPostgreSql = parsed.GetValue(protocol) == "postgresql";
                 var target = ResolveTarget(parsed.GetValue(endpoint)!, isPostgreSql, parsed.GetValue(dsnFile), parsed.GetValue(payload), parsed.GetValue(share));
@@ -108,14 +117,21 @@ internal static class MeasureCommand
     {
         var progress = new ProgressLine(environment.Error, !Console.IsErrorRedirected, environment.Width);
         if (!json)
+        {
             environment.Error.WriteLine($"measuring {target} with connections of our own, gaps up to {Duration.Format(settings.Max)}; Ctrl-C ends it and keeps what was learnt");
+        }
 
         var report = await Ladder.RunAsync(target, settings, json ? null : progress.Show, learnt: null, stop);
         progress.Clear();
         if (json)
+        {
             environment.Out.WriteLine(JsonSerializer.Serialize(MeasurementDocument.From(report), MeasurementJson.Default.MeasurementDocument));
+        }
         else
+        {
             Write(environment, report);
+        }
+
         return ExitCodes.Ok;
     }
 
@@ -124,7 +140,10 @@ internal static class MeasureCommand
     {
         var output = environment.Out;
         foreach (var line in GapPicture.Draw(report.Gaps, Math.Min(environment.Width, 100)))
+        {
             output.WriteLine(line);
+        }
+
         output.WriteLine();
         output.WriteLine($"{report.Endpoint}: {Sentence(report)}");
         output.WriteLine($"class: {report.ClassName}");
@@ -132,17 +151,25 @@ internal static class MeasureCommand
         {
             output.WriteLine($"kept alive by keepalives: {YesNo(report.KeepaliveRefreshes)}; by application data: {YesNo(report.PayloadRefreshes)}");
             if (report.ServerFirstPasses is { } passes)
+            {
                 output.WriteLine($"data from the server after the timeout: {(passes ? "arrives" : "is lost as well")}");
+            }
+
             output.WriteLine($"lost at: {report.Hop ?? "not known"}{(report.HopReason is null ? "" : $" ({report.HopReason})")}");
         }
 
         foreach (var note in report.Notes)
+        {
             output.WriteLine($"note: {note}");
+        }
+
         output.WriteLine(string.Create(CultureInfo.InvariantCulture,
             $"took {Duration.ForPeople(report.Elapsed)}, {report.ConnectionsUsed} connections and {report.FreshConnects} short ones{(report.Interrupted ? "; ended before it was finished" : "")}"));
         output.WriteLine();
         foreach (var line in Advice.ConfigurationLines(report))
+        {
             output.WriteLine(line);
+        }
     }
 
     private static string Sentence(MeasurementReport report) => report switch
@@ -173,11 +200,19 @@ internal static class MeasureCommand
         }
 
         if (isPostgreSql && dsnFile is null)
+        {
             throw new MeasurementException("--protocol postgresql needs --dsn-file: a session that does not log in is closed by the server");
+        }
+
         if (!isPostgreSql && dsnFile is not null)
+        {
             throw new MeasurementException("--dsn-file is for --protocol postgresql");
+        }
+
         if (isPostgreSql && payload is not null)
+        {
             throw new MeasurementException("--payload is for --protocol tcp; PostgreSQL sessions send SELECT 1");
+        }
 
         NpgsqlConnectionStringBuilder? dsn = isPostgreSql ? DsnFile.Read(dsnFile!) : null;
         return new MeasurementTarget
@@ -231,7 +266,9 @@ internal static class MeasureCommand
         {
             var known = (progress.Lower, progress.Upper);
             if (!isTerminal && known == _told)
+            {
                 return;
+            }
 
             _told = known;
             var share = progress.Elapsed / (progress.Elapsed + progress.Left + TimeSpan.FromTicks(1));
@@ -253,7 +290,9 @@ internal static class MeasureCommand
         public void Clear()
         {
             if (_shown)
+            {
                 output.Write("\r\u001b[K");
+            }
         }
     }
 }

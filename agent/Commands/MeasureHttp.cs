@@ -1,7 +1,7 @@
 using System.Globalization;
 using System.Text.Json;
-using Sidecar.Agent.Configuration;
 using Sidecar.Agent.Measurement;
+using Sidecar.Probes.Values;
 
 namespace Sidecar.Agent.Commands;
 

@@ -1,12 +1,12 @@
 using System.Globalization;
 using System.Text.Json;
-using Sidecar.Agent.Configuration;
-using Sidecar.Agent.Control;
+using Sidecar.Agent.Endpoints;
+using Sidecar.Probes.Values;
 using Spectre.Console;
 
 namespace Sidecar.Agent.Commands;
 
-/// <summary><c>status</c>: what the running agent sees, or one look of its own.</summary>
+/// <summary><c>status</c>: what the running agent sees, or one scan of its own.</summary>
 internal static class StatusCommand
 {
     /// <summary>Verdicts by urgency, with the colour they are shown in.</summary>
@@ -16,6 +16,8 @@ internal static class StatusCommand
         ("outage", Color.Red),
         ("suspect", Color.Yellow),
         ("expired", Color.Yellow),
+        ("partly", Color.Yellow),
+        ("black-hole", Color.Yellow),
         ("blocked-by-peer", Color.Yellow),
         ("aging", Color.Aqua),
         ("waiting", Color.Default),
@@ -43,8 +45,8 @@ internal static class StatusCommand
                 return ExitCodes.BadConfiguration;
             }
 
-            environment.Error.WriteLine(Printable.Escape($"{e.Message}; this is one look of the command's own"));
-            status = StatusDocument.From(environment.Look(configuration), running: false);
+            environment.Error.WriteLine(Printable.Escape($"{e.Message}; this is one scan of the command's own"));
+            status = StatusDocument.From(environment.Scan(configuration), running: false);
         }
         catch (ControlException e)
         {
@@ -88,7 +90,7 @@ internal static class StatusCommand
             ShowUpstream(console, environment.Width, upstream, [.. connections[upstream.Name]]);
         }
 
-        // A reload may have removed an upstream between two looks; its connections are not hidden.
+        // A reload may have removed an upstream between two scans; its connections are not hidden.
         foreach (var orphans in connections.Where(g => !status.Upstreams.Any(u => string.Equals(u.Name, g.Key, StringComparison.Ordinal))))
         {
             console.WriteLine();
@@ -152,10 +154,12 @@ internal static class StatusCommand
             false => "path DOWN",
             null => "path not tried",
         };
+        // A device on the way may complete the handshake for a server that is gone.
+        var proves = upstream is { PathUp: true, PathServerAnswered: false } ? " by a handshake, which proves no server" : "";
         var counts = connections.Count == 0
             ? "no connections"
             : string.Join(", ", connections.GroupBy(c => c.Verdict, StringComparer.Ordinal).OrderBy(g => Urgency(g.Key)).Select(g => $"{g.Count()} {g.Key}"));
-        console.WriteIndented(2, $"{counts}; {path}; {IdleTimeout(upstream)}", upstream.PathUp == false ? new Style(Color.Red) : Style.Plain);
+        console.WriteIndented(2, $"{counts}; {path}{proves}; {IdleTimeout(upstream)}", upstream.PathUp == false ? new Style(Color.Red) : Style.Plain);
         if (upstream.Server is { } server)
         {
             console.WriteIndented(2, StackText.Describe(server), server.RoleAsDeclared == false ? new Style(Color.Red) : Style.Plain);

@@ -1,4 +1,5 @@
 using System.Globalization;
+using Sidecar.Probes.Values;
 
 namespace Sidecar.Agent.Configuration;
 

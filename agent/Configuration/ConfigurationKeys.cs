@@ -1,3 +1,5 @@
+using Sidecar.Probes.Values;
+
 namespace Sidecar.Agent.Configuration;
 
 /// <summary>The names that a configuration file may use, and the ranges of their values.</summary>

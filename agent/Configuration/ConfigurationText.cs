@@ -1,5 +1,7 @@
 using System.Globalization;
 using System.Text;
+using Sidecar.Agent.Core.Settings;
+using Sidecar.Probes.Values;
 
 namespace Sidecar.Agent.Configuration;
 
@@ -46,7 +48,7 @@ internal static class ConfigurationText
             Line(text, "refreshed-by", Name(upstream.RefreshedBy));
             Line(text, "keepalive", Switch(upstream.Keepalive));
             Line(text, "recycle", Switch(upstream.Recycle));
-            Line(text, "dead-after", Duration.Format(upstream.DeadAfter));
+            Line(text, "dead-after", upstream.DeadAfter is { } deadAfter ? Duration.Format(deadAfter) : "kernel");
             Line(text, "dsn-file", upstream.DsnFile);
             Line(text, "server-role", upstream.ServerRole ?? "any");
         }
@@ -92,7 +94,15 @@ internal static class ConfigurationText
 
     public static string Name(IdleClock clock) => clock == IdleClock.Data ? "data" : "segments";
 
-    public static string Name(UpstreamProtocol protocol) => protocol == UpstreamProtocol.PostgreSql ? "postgresql" : "tcp";
+    public static string Name(UpstreamProtocol protocol) => protocol switch
+    {
+        UpstreamProtocol.PostgreSql => "postgresql",
+        UpstreamProtocol.MySql => "mysql",
+        UpstreamProtocol.Redis => "redis",
+        UpstreamProtocol.Http => "http",
+        UpstreamProtocol.Tls => "tls",
+        _ => "tcp",
+    };
 
     public static string Name(IdleTimeoutSetting setting) => setting.Source switch
     {

@@ -1,5 +1,6 @@
 using System.Text.Json;
 using System.Text.Json.Serialization;
+using Sidecar.Agent.Core.Settings;
 
 namespace Sidecar.Agent.Configuration;
 
@@ -38,7 +39,7 @@ internal sealed record ConfigurationView
                 ConfigurationText.Name(u.RefreshedBy),
                 u.Keepalive,
                 u.Recycle,
-                u.DeadAfter.TotalSeconds,
+                u.DeadAfter?.TotalSeconds,
                 u.DsnFile,
                 u.ServerRole ?? "any",
                 u.IsBuiltIn)),
@@ -67,7 +68,7 @@ internal sealed record ConfigurationView
 
     internal sealed record UpstreamView(
         string Name, IReadOnlyList<string> Endpoints, string Direction, string Protocol, string IdleTimeout, double? IdleTimeoutSeconds,
-        string RefreshedBy, bool Keepalive, bool Recycle, double DeadAfterSeconds, string? DsnFile, string ServerRole, bool BuiltIn);
+        string RefreshedBy, bool Keepalive, bool Recycle, double? DeadAfterSeconds, string? DsnFile, string ServerRole, bool BuiltIn);
 
     internal sealed record WorkersView(
         string Name, string? Unit, string? User, string? Executable, bool Terminate, double GraceSeconds, int BudgetCount, double BudgetSeconds);
@@ -78,8 +79,8 @@ internal sealed record ConfigurationView
 [JsonSerializable(typeof(ConfigurationView))]
 internal sealed partial class ConfigurationJson : JsonSerializerContext
 {
-    private static ConfigurationJson? indented;
+    private static ConfigurationJson? _indented;
 
     /// <summary>The same, laid out for reading.</summary>
-    public static ConfigurationJson Indented => indented ??= new ConfigurationJson(new JsonSerializerOptions(Default.Options) { WriteIndented = true });
+    public static ConfigurationJson Indented => _indented ??= new ConfigurationJson(new JsonSerializerOptions(Default.Options) { WriteIndented = true });
 }

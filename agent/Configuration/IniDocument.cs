@@ -1,4 +1,5 @@
 using System.Text;
+using Sidecar.Probes.Values;
 
 namespace Sidecar.Agent.Configuration;
 

@@ -1,4 +1,6 @@
 using System.Globalization;
+using Sidecar.Agent.Core.Settings;
+using Sidecar.Probes.Values;
 
 namespace Sidecar.Agent.Configuration;
 

@@ -1,7 +1,8 @@
 using System.Globalization;
 using System.Net.Sockets;
-using Sidecar.Agent.Configuration;
+using Sidecar.Agent.Core.Settings;
 using Sidecar.Probes.Processes;
+using Sidecar.Probes.Rehearsals;
 using Sidecar.Probes.SockDiag;
 using Sidecar.Probes.Sockets;
 
@@ -37,6 +38,7 @@ internal sealed class HostChecks(SidecarConfiguration configuration)
             Need(Capability.SysAdmin, false, "other network namespaces (containers) are not looked into");
         }
 
+        findings.Add(Resume());
         return findings;
     }
 
@@ -70,6 +72,11 @@ internal sealed class HostChecks(SidecarConfiguration configuration)
                 $"closing a socket of the agent's own failed ({detail}): dead connections may not be closed (recycle)"),
         };
     }
+
+    private static Finding Resume() => ResumeStalled.IsPermitted(out var detail)
+        ? new Finding("resume (RFC 6069)", FindingState.Works, false, "opened a packet socket and a raw one")
+        : new Finding("resume (RFC 6069)", FindingState.DoesNot, false,
+            $"packet and raw sockets cannot be had ({detail}; CAP_NET_RAW, RestrictAddressFamilies): after an outage live connections go on when the kernel's own timer says so, up to two minutes later");
 
     private static Finding Kernel()
     {

@@ -1,6 +1,8 @@
-using Sidecar.Agent.Configuration;
-using Sidecar.Agent.Tracking;
+using Sidecar.Agent.Core.Settings;
+using Sidecar.Agent.Core.Tracking;
+using Sidecar.Agent.Observation;
 using Sidecar.Probes.PostgreSql;
+using Sidecar.Probes.Values;
 
 namespace Sidecar.Agent.Doctor;
 
@@ -23,16 +25,16 @@ internal static class ServerChecks
         {
             DsnFile.Read(file);
             findings.Add(new Finding(name, FindingState.Works, upstream.Recycle, $"{file} is for its owner alone, and can be read"));
-            var look = probe.LookAsync([], CancellationToken.None).GetAwaiter().GetResult();
+            var scan = probe.ScanAsync([], CancellationToken.None).GetAwaiter().GetResult();
             settings = probe.ReadSettingsAsync(CancellationToken.None).GetAwaiter().GetResult();
-            findings.Add(new Finding(name, FindingState.Works, upstream.Recycle, $"the server answers: PostgreSQL {look.Version}"));
-            findings.Add(look.MaySeeAll
+            findings.Add(new Finding(name, FindingState.Works, upstream.Recycle, $"the server answers: PostgreSQL {scan.Version}"));
+            findings.Add(scan.MaySeeAll
                 ? new Finding(name, FindingState.Works, upstream.Recycle, "pg_monitor: the sessions of others can be seen")
                 : new Finding(name, FindingState.DoesNot, upstream.Recycle, "the sessions of others cannot be seen: GRANT pg_monitor TO the role"));
-            findings.Add(look.MaySignal
+            findings.Add(scan.MaySignal
                 ? new Finding(name, FindingState.Works, upstream.Recycle, "pg_signal_backend: orphaned back-ends can be ended")
                 : new Finding(name, FindingState.DoesNot, upstream.Recycle, "orphaned back-ends cannot be ended: GRANT pg_signal_backend TO the role"));
-            findings.Add(Provable(upstream, look) is { } why
+            findings.Add(Provable(upstream, scan) is { } why
                 ? new Finding(name, FindingState.DoesNot, upstream.Recycle, $"{why}: no back-end can be proven to be a connection's, and none will be ended")
                 : new Finding(name, FindingState.Works, upstream.Recycle, "the server sees this host's own addresses: back-ends can be matched with connections"));
         }
@@ -49,9 +51,9 @@ internal static class ServerChecks
     }
 
     /// <summary>What stands in the way of a proof; null: nothing.</summary>
-    private static string? Provable(UpstreamSection upstream, ServerLook look)
+    private static string? Provable(UpstreamSection upstream, ServerScan scan)
     {
-        if (look.IsInRecovery)
+        if (scan.IsInRecovery)
         {
             return "the server is in recovery";
         }
@@ -61,7 +63,7 @@ internal static class ServerChecks
             return null; // by the owner of the socket, on this host
         }
 
-        if (look is not { Server: { } server, Self: { } self })
+        if (scan is not { Server: { } server, Self: { } self })
         {
             return "the DSN does not lead over TCP";
         }
@@ -69,11 +71,14 @@ internal static class ServerChecks
         var declared = new Upstream(upstream);
         if (declared.HasHostNames)
         {
-            declared.ResolveAsync(CancellationToken.None).GetAwaiter().GetResult();
+            var names = new NameResolver([declared]);
+            names.Resolve(TimeSpan.Zero, [], CancellationToken.None);
+            names.Wait(TimeSpan.FromSeconds(5));
+            names.Resolve(TimeSpan.Zero, [], CancellationToken.None);
         }
 
         return !declared.Matches(self, server) ? $"the DSN leads to {server}, which is none of the upstream's endpoints"
-            : !SessionWatch.IsOwnEndSeen(look) ? $"the server sees this host as {self.ToIPAddress()} (source NAT)"
+            : !SessionWatch.IsOwnEndSeen(scan) ? $"the server sees this host as {self.ToIPAddress()} (source NAT)"
             : null;
     }
 }

@@ -1,4 +1,4 @@
-using Sidecar.Agent.Configuration;
+using Sidecar.Probes.Values;
 
 namespace Sidecar.Agent.Measurement;
 

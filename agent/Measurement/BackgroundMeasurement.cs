@@ -3,11 +3,12 @@ using System.Net;
 using System.Net.Sockets;
 using Microsoft.Extensions.Logging;
 using Npgsql;
-using Sidecar.Agent.Configuration;
-using Sidecar.Agent.Judgement.IdleTimeout;
+using Sidecar.Agent.Core.Judgement.IdleTimeout;
+using Sidecar.Agent.Core.Settings;
 using Sidecar.Probes;
 using Sidecar.Probes.Namespaces;
 using Sidecar.Probes.PostgreSql;
+using Sidecar.Probes.Values;
 
 namespace Sidecar.Agent.Measurement;
 
@@ -31,17 +32,17 @@ internal readonly record struct PathToMeasure
 /// <param name="Key">The path it is about.</param>
 /// <param name="Observation">A piece of evidence for the path's estimator; null in the last message of a ladder.</param>
 /// <param name="Report">The result in the last message of a ladder; null otherwise, or where it failed.</param>
-internal readonly record struct MeasurementNews(KeptPathKey Key, Observation? Observation, MeasurementReport? Report);
+internal readonly record struct MeasurementNews(KeptPathKey Key, GapObservation? Observation, MeasurementReport? Report);
 
 /// <summary>Runs a ladder: <see cref="Ladder.RunAsync"/>, or something else in tests.</summary>
 internal delegate Task<MeasurementReport> LadderRunner(
-    MeasurementTarget target, LadderSettings settings, Action<LadderProgress>? progress, Action<Observation>? learnt, CancellationToken cancellation);
+    MeasurementTarget target, LadderSettings settings, Action<LadderProgress>? progress, Action<GapObservation>? learnt, CancellationToken cancellation);
 
 /// <summary>Lets one connection idle: <see cref="Ladder.TryGapAsync"/>, or something else in tests.</summary>
-internal delegate Task<Observation?> GapTrial(MeasurementTarget target, TimeSpan gap, CancellationToken cancellation);
+internal delegate Task<GapObservation?> GapTrial(MeasurementTarget target, TimeSpan gap, CancellationToken cancellation);
 
 /// <summary>
-/// Measures paths while the agent runs, beside the loop: the loop offers its paths at every look and takes the news; it
+/// Measures paths while the agent runs, beside the loop: the loop offers its paths at every scan and takes the news; it
 /// never waits. A path is measured when little is known of it, when its evidence contradicts itself (the router may
 /// have changed), and again when what is known has grown old. A timeout that has become shorter shows by itself, in connections
 /// that are lost; one that has become longer shows in nothing that is kept alive, so now and then one connection idles
@@ -202,7 +203,7 @@ internal sealed class BackgroundMeasurement : IAsyncDisposable
             { Direction: UpstreamDirection.Inbound } => "inbound connections cannot be made from here",
             { IsBuiltIn: true } => "it is not declared in the configuration",
             { Protocol: UpstreamProtocol.PostgreSql, DsnFile: null } => "protocol = postgresql needs a dsn-file: sessions that do not log in are closed by the server",
-            { Protocol: UpstreamProtocol.Tcp } when path.Endpoint.Port == mySql => "MySQL blocks hosts that connect without logging in",
+            { Protocol: var protocol } when protocol == UpstreamProtocol.MySql || (protocol == UpstreamProtocol.Tcp && path.Endpoint.Port == mySql) => "MySQL blocks hosts that connect without logging in",
             _ => null,
         };
         if (reason is not null && _refused.Add(path.Upstream.Name))
@@ -235,7 +236,8 @@ internal sealed class BackgroundMeasurement : IAsyncDisposable
                 report.ClassName,
                 Duration.ForPeople(report.Lower),
                 report.Upper is { } upper ? Duration.ForPeople(upper) : "none");
-            if (report.Interrupted)
+            // Where data was lost as well, or too slow an answer, the connections for comparison said nothing: asked again soon.
+            if (report.Interrupted || report is { KeepaliveRefreshes: false, PayloadRefreshes: false })
                 report = null;
         }
         catch (Exception e) when (e is MeasurementException or DsnFileException or NpgsqlException or SocketException or KernelException or InvalidOperationException)

@@ -1,7 +1,7 @@
 using System.Text.Json;
 using System.Text.Json.Serialization;
 using Microsoft.Extensions.Logging;
-using Sidecar.Agent.Judgement.IdleTimeout;
+using Sidecar.Agent.Core.Judgement.IdleTimeout;
 
 namespace Sidecar.Agent.Measurement;
 

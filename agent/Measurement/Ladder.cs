@@ -1,10 +1,11 @@
 using System.Diagnostics;
 using System.Net.Sockets;
 using Npgsql;
-using Sidecar.Agent.Configuration;
-using Sidecar.Agent.Judgement.IdleTimeout;
+using Sidecar.Agent.Core.Judgement.IdleTimeout;
+using Sidecar.Agent.Core.Settings;
 using Sidecar.Probes.Ladder;
 using Sidecar.Probes.PostgreSql;
+using Sidecar.Probes.Values;
 
 namespace Sidecar.Agent.Measurement;
 
@@ -13,13 +14,14 @@ namespace Sidecar.Agent.Measurement;
 /// their gap has come, and tells a lost connection from an outage by a fresh one. Beside the idling connections two
 /// more are kept for comparison: one that only keepalives refresh and one that application data refreshes.
 /// </summary>
+// Over 400 lines: because opening, idling and testing are still one; to be split.
 internal sealed class Ladder : IDisposable
 {
     // The least that measures anything: the two for comparison and two that idle.
     private const int ComparisonSlots = 2;
     private const int LeastSlots = ComparisonSlots + 2;
 
-    private static readonly TimeSpan LookInterval = TimeSpan.FromMilliseconds(250);
+    private static readonly TimeSpan ScanInterval = TimeSpan.FromMilliseconds(250);
     private static readonly TimeSpan ConnectPatience = TimeSpan.FromSeconds(3);
     private static readonly TimeSpan FreshPatience = TimeSpan.FromSeconds(2);
     private static readonly TimeSpan FreshValidity = TimeSpan.FromSeconds(1);
@@ -31,12 +33,12 @@ internal sealed class Ladder : IDisposable
     private readonly MeasurementTarget _target;
     private readonly LadderSessions? _sessions;
     private readonly Action<LadderProgress>? _progress;
-    private readonly Action<Observation>? _learnt;
+    private readonly Action<GapObservation>? _learnt;
     private readonly long _start = Stopwatch.GetTimestamp();
     private readonly PathEstimator _estimator = new();
     private readonly Dictionary<int, Rung> _idlers = [];
     private readonly List<Task> _background = [];
-    private readonly List<Observation> _observations = [];
+    private readonly List<GapObservation> _observations = [];
     private readonly List<TriedGap> _gaps = [];
     private readonly List<string> _notes = [];
     private readonly List<LossKind> _losses = [];
@@ -60,13 +62,13 @@ internal sealed class Ladder : IDisposable
     private HopFinding? _hop;
     private bool _secondOpinion;
 
-    private Ladder(MeasurementTarget target, LadderSettings settings, Action<LadderProgress>? progress, Action<Observation>? learnt)
+    private Ladder(MeasurementTarget target, LadderSettings settings, Action<LadderProgress>? progress, Action<GapObservation>? learnt)
     {
         _target = target;
         _settings = settings;
         _progress = progress;
         _learnt = learnt;
-        _estimator.Add(new Observation(settings.Survived, GapOutcome.Survived, DateTimeOffset.UtcNow, EvidenceSource.Passive));
+        _estimator.Add(new GapObservation(settings.Survived, GapOutcome.Survived, DateTimeOffset.UtcNow, EvidenceSource.Passive));
         if (target.Protocol == UpstreamProtocol.PostgreSql)
             _sessions = new LadderSessions(target.Network, target.Dsn ?? throw new MeasurementException("protocol postgresql needs a DSN file: an unauthenticated session is closed by the server"), target.Host, target.Endpoint);
     }
@@ -85,7 +87,7 @@ internal sealed class Ladder : IDisposable
         MeasurementTarget target,
         LadderSettings settings,
         Action<LadderProgress>? progress,
-        Action<Observation>? learnt,
+        Action<GapObservation>? learnt,
         CancellationToken cancellation)
     {
         using var ladder = new Ladder(target, settings, progress, learnt);
@@ -110,7 +112,7 @@ internal sealed class Ladder : IDisposable
     /// <summary>Lets a single connection idle for one gap.</summary>
     /// <returns>What became of it; null where the path was down, or the connection ended for a reason of its own.</returns>
     /// <exception cref="MeasurementException">No connection could be had.</exception>
-    public static async Task<Observation?> TryGapAsync(MeasurementTarget target, TimeSpan gap, CancellationToken cancellation)
+    public static async Task<GapObservation?> TryGapAsync(MeasurementTarget target, TimeSpan gap, CancellationToken cancellation)
     {
         using var ladder = new Ladder(target, new LadderSettings(), null, null);
         try
@@ -119,17 +121,17 @@ internal sealed class Ladder : IDisposable
             await connection.SettleAsync(cancellation);
             for (var left = gap - connection.Age; left > TimeSpan.Zero; left = gap - connection.Age)
             {
-                await Task.Delay(left < LookInterval * 4 ? left : LookInterval * 4, cancellation);
-                if (connection.Look(out _) == IdleLook.Ended)
+                await Task.Delay(left < ScanInterval * 4 ? left : ScanInterval * 4, cancellation);
+                if (connection.Scan(out _) == IdleScan.Ended)
                     break;
             }
 
             var test = await connection.TestAsync(cancellation);
             if (test is { Lost: null, Disturbed: false, Survived: { } survived })
-                return new Observation(survived, GapOutcome.Survived, DateTimeOffset.UtcNow, EvidenceSource.Ladder, Observation.LadderWeight);
+                return new GapObservation(survived, GapOutcome.Survived, DateTimeOffset.UtcNow, EvidenceSource.Ladder, GapObservation.LadderWeight);
             connection.Socket.AbortOnClose();
             return test.Lost is { } lost && (test.Loss != LossKind.PeerClosed || connection.HasPayload) && await ladder.PathIsUpAsync(cancellation)
-                ? new Observation(lost, GapOutcome.Lost, DateTimeOffset.UtcNow, EvidenceSource.Ladder, Observation.LadderWeight)
+                ? new GapObservation(lost, GapOutcome.Lost, DateTimeOffset.UtcNow, EvidenceSource.Ladder, GapObservation.LadderWeight)
                 : null;
         }
         finally
@@ -178,7 +180,7 @@ internal sealed class Ladder : IDisposable
         {
             cancellation.ThrowIfCancellationRequested();
             await CollectAsync(cancellation);
-            await LookAsync(cancellation);
+            await ScanAsync(cancellation);
 
             var estimate = _estimator.Estimate(DateTimeOffset.UtcNow);
             var step = LadderPlan.Next(estimate.Lower, estimate.Upper, Idlers(), _idling, _settings);
@@ -212,7 +214,7 @@ internal sealed class Ladder : IDisposable
 
     private async Task PauseAsync(CancellationToken cancellation)
     {
-        var pause = LookInterval;
+        var pause = ScanInterval;
         foreach (var rung in _idlers.Values.Where(r => r.Test is null && r.Target is not null))
         {
             var left = rung.Target!.Value - rung.Connection.Age;
@@ -267,18 +269,18 @@ internal sealed class Ladder : IDisposable
         }
     }
 
-    /// <summary>Looks at what idles: ends that came by themselves, and refreshment by the peer.</summary>
-    private async Task LookAsync(CancellationToken cancellation)
+    /// <summary>Scans at what idles: ends that came by themselves, and refreshment by the peer.</summary>
+    private async Task ScanAsync(CancellationToken cancellation)
     {
         var ended = new List<Rung>();
         foreach (var rung in _idlers.Values.Where(r => r.Test is null))
         {
-            switch (rung.Connection.Look(out var age))
+            switch (rung.Connection.Scan(out var age))
             {
-                case IdleLook.Ended:
+                case IdleScan.Ended:
                     ended.Add(rung);
                     break;
-                case IdleLook.Refreshed when age > TimeSpan.FromSeconds(2):
+                case IdleScan.Refreshed when age > TimeSpan.FromSeconds(2):
                     HearPeer(age);
                     break;
                 default:
@@ -307,10 +309,10 @@ internal sealed class Ladder : IDisposable
     {
         _peerRefreshes.Add(age);
         var least = _peerRefreshes.Min();
-        if (_peerRefreshes.Count(r => r <= least * 1.25) < 2 || _settings.Max <= least - LookInterval)
+        if (_peerRefreshes.Count(r => r <= least * 1.25) < 2 || _settings.Max <= least - ScanInterval)
             return;
 
-        _settings = _settings with { Max = least - (2 * LookInterval) };
+        _settings = _settings with { Max = least - (2 * ScanInterval) };
         Note($"the server sends something on idle connections after {Duration.ForPeople(least)} (its own keepalives): longer gaps do not occur on this path");
     }
 
@@ -320,7 +322,7 @@ internal sealed class Ladder : IDisposable
         {
             if (gap is not { } value || value <= TimeSpan.Zero)
                 continue;
-            var observation = new Observation(value, outcome, DateTimeOffset.UtcNow, EvidenceSource.Ladder, Observation.LadderWeight);
+            var observation = new GapObservation(value, outcome, DateTimeOffset.UtcNow, EvidenceSource.Ladder, GapObservation.LadderWeight);
             if (isEvidence)
             {
                 _observations.Add(observation);
@@ -343,7 +345,7 @@ internal sealed class Ladder : IDisposable
 
         foreach (var rung in _idlers.Values.Where(r => r.Test is null && !r.IsWitness && r.Connection.Age >= upper).ToArray())
         {
-            if (rung.Connection.Look(out _) != IdleLook.Idle)
+            if (rung.Connection.Scan(out _) != IdleScan.Idle)
                 continue;
             if (_forgotten is null)
             {

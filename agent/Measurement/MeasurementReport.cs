@@ -1,5 +1,5 @@
 using System.Text.Json.Serialization;
-using Sidecar.Agent.Judgement.IdleTimeout;
+using Sidecar.Agent.Core.Judgement.IdleTimeout;
 
 namespace Sidecar.Agent.Measurement;
 
@@ -73,7 +73,7 @@ internal sealed record MeasurementReport
     public required IReadOnlyList<TriedGap> Gaps { get; init; }
 
     /// <summary>The evidence for the path's estimate.</summary>
-    public required IReadOnlyList<Observation> Observations { get; init; }
+    public required IReadOnlyList<GapObservation> Observations { get; init; }
 
     /// <summary>What an operator should know besides.</summary>
     public required IReadOnlyList<string> Notes { get; init; }

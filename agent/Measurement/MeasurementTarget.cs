@@ -1,6 +1,6 @@
 using System.Net;
 using Npgsql;
-using Sidecar.Agent.Configuration;
+using Sidecar.Agent.Core.Settings;
 using Sidecar.Probes.Namespaces;
 
 namespace Sidecar.Agent.Measurement;

@@ -1,7 +1,8 @@
-using Sidecar.Agent.Configuration;
-using Sidecar.Agent.Judgement.IdleTimeout;
-using Sidecar.Agent.Tracking;
-using Sidecar.Probes.SockDiag;
+using Sidecar.Agent.Core.Judgement.IdleTimeout;
+using Sidecar.Agent.Core.Settings;
+using Sidecar.Agent.Core.Tracking;
+using Sidecar.Agent.Observation;
+using Sidecar.Probes.Values;
 
 namespace Sidecar.Agent.Measurement;
 
@@ -24,8 +25,8 @@ internal sealed class PathLearning(BackgroundMeasurement background, NamespaceTa
         }
     }
 
-    /// <summary>Takes the news and offers the paths in use, once per full look.</summary>
-    public void Turn(IReadOnlyCollection<PathTracker> paths, TimeSpan now)
+    /// <summary>Takes the news and offers the paths in use, once per full scan.</summary>
+    public void Exchange(IReadOnlyCollection<PathTracker> paths, TimeSpan now)
     {
         while (background.TryTake(out var news))
         {

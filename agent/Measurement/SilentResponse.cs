@@ -7,6 +7,7 @@ using System.Security.Authentication;
 using System.Text;
 using System.Text.Json.Serialization;
 using Sidecar.Agent.Configuration;
+using Sidecar.Probes.Values;
 
 namespace Sidecar.Agent.Measurement;
 

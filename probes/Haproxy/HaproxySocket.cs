@@ -12,8 +12,8 @@ public static class HaproxySocket
     /// <summary>How long an answer may take from the first byte sent to the last byte received.</summary>
     public static readonly TimeSpan Deadline = TimeSpan.FromSeconds(2);
 
-    /// <summary>A longer answer is not read: some ten thousand servers.</summary>
-    private const int LongestAnswer = 8 * 1024 * 1024;
+    /// <summary>A longer answer is not read: some four thousand servers with every column filled.</summary>
+    private const int LongestAnswer = 4 * 1024 * 1024;
 
     /// <summary>One connection, one question; HAProxy closes it after its answer.</summary>
     /// <exception cref="HaproxyException">Nobody listens there, it may not be asked, or it does not answer rightly and in time.</exception>

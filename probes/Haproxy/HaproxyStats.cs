@@ -47,7 +47,7 @@ public sealed record HaproxyRow
     public bool IsUp => Status.StartsWith("UP", StringComparison.Ordinal) || Status is "no check" or "OPEN";
 }
 
-/// <summary>What one look at HAProxy saw: <c>show info</c> and <c>show stat</c> of its stats socket (management.txt, 9.1 and 9.3).</summary>
+/// <summary>What one scan of HAProxy saw: <c>show info</c> and <c>show stat</c> of its stats socket (management.txt, 9.1 and 9.3).</summary>
 public sealed record HaproxyStats
 {
     public required string Version { get; init; }
@@ -60,8 +60,18 @@ public sealed record HaproxyStats
 
     public required IReadOnlyList<HaproxyRow> Rows { get; init; }
 
+    /// <summary>Rows that were left out: more than are read, or with a name that HAProxy does not give.</summary>
+    public int LeftOut { get; init; }
+
     /// <summary>More rows than this are not read.</summary>
-    private const int MostRows = 10_000;
+    public const int MostRows = 4096;
+
+    /// <summary>Longer names are nobody's.</summary>
+    private const int LongestName = 128;
+
+    private const int MostColumns = 256;
+
+    private const int MostFacts = 256;
 
     /// <summary>Reads the answer to <c>show info;show stat</c>; null where it is something else.</summary>
     internal static HaproxyStats? Parse(string answer)
@@ -69,43 +79,81 @@ public sealed record HaproxyStats
         var info = new Dictionary<string, string>(StringComparer.Ordinal);
         var rows = new List<HaproxyRow>();
         Dictionary<string, int>? columns = null;
-        foreach (var line in answer.Split('\n'))
+        var leftOut = 0;
+        foreach (var range in answer.AsSpan().Split('\n'))
         {
+            var line = answer.AsSpan(range);
             if (line.StartsWith("# ", StringComparison.Ordinal))
             {
-                var names = line[2..].Split(',');
-                columns = new Dictionary<string, int>(StringComparer.Ordinal);
-                for (var i = 0; i < names.Length; i++)
-                {
-                    columns.TryAdd(names[i], i);
-                }
+                columns = Columns(line[2..]);
             }
             else if (columns is null)
             {
                 var colon = line.IndexOf(": ", StringComparison.Ordinal);
-                if (colon > 0)
+                if (colon > 0 && info.Count < MostFacts)
                 {
-                    info.TryAdd(line[..colon], line[(colon + 2)..]);
+                    info.TryAdd(line[..colon].ToString(), line[(colon + 2)..].ToString());
                 }
             }
-            else if (line.Length > 0 && rows.Count < MostRows && Row(line.Split(','), columns) is { } row)
+            else if (line.Length > 0)
             {
-                rows.Add(row);
+                if (rows.Count == MostRows)
+                {
+                    leftOut++;
+                }
+                else if (Row(line, columns, ref leftOut) is { } row)
+                {
+                    rows.Add(row);
+                }
             }
         }
 
         return columns is not null && info.TryGetValue("Version", out var version)
             && Number(info.GetValueOrDefault("CurrConns")) is { } sessions && Number(info.GetValueOrDefault("Maxconn")) is { } limit
-            ? new HaproxyStats { Version = version, Sessions = sessions, SessionLimit = limit, Rows = rows }
+            ? new HaproxyStats { Version = IsName(version) ? version : "not known", Sessions = sessions, SessionLimit = limit, Rows = rows, LeftOut = leftOut }
             : null;
     }
 
-    private static HaproxyRow? Row(string[] fields, Dictionary<string, int> columns)
+    private static Dictionary<string, int> Columns(ReadOnlySpan<char> header)
     {
+        var columns = new Dictionary<string, int>(StringComparer.Ordinal);
+        var at = 0;
+        foreach (var name in header.Split(','))
+        {
+            columns.TryAdd(header[name].ToString(), at);
+            if (++at == MostColumns)
+            {
+                break;
+            }
+        }
+
+        return columns;
+    }
+
+    private static HaproxyRow? Row(ReadOnlySpan<char> line, Dictionary<string, int> columns, ref int leftOut)
+    {
+        var fields = new string[Math.Min(MostColumns, line.Count(',') + 1)];
+        var next = 0;
+        foreach (var range in line.Split(','))
+        {
+            if (next == fields.Length)
+            {
+                break;
+            }
+
+            fields[next++] = line[range].ToString();
+        }
+
         string? Field(string name) => columns.TryGetValue(name, out var at) && at < fields.Length ? fields[at] : null;
         if (Field("pxname") is not { Length: > 0 } proxy || Field("svname") is not { Length: > 0 } name || Number(Field("type")) is not (>= 0 and <= 2 and var kind))
         {
             return null; // a listening socket of a frontend (type 3), or nothing that is known
+        }
+
+        if (!IsName(proxy) || !IsName(name))
+        {
+            leftOut++;
+            return null;
         }
 
         return new HaproxyRow
@@ -122,6 +170,9 @@ public sealed record HaproxyStats
             ServerErrors = Number(Field("hrsp_5xx")),
         };
     }
+
+    /// <summary>HAProxy itself takes letters, digits and <c>-_.:</c> in names; other characters that can be printed do no harm.</summary>
+    private static bool IsName(string text) => text.Length <= LongestName && text.AsSpan().IndexOfAnyExceptInRange('!', '~') < 0;
 
     private static long? Number(string? text) => long.TryParse(text, NumberStyles.None, CultureInfo.InvariantCulture, out var number) ? number : null;
 }

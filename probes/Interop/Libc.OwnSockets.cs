@@ -20,41 +20,41 @@ internal static partial class Libc
     }
 
     [LibraryImport("libc", EntryPoint = "getpeername", SetLastError = true)]
-    private static unsafe partial int GetPeerName(int fd, void* address, uint* length);
+    private static unsafe partial int GetPeerName(SafeHandle socket, void* address, uint* length);
 
     /// <summary>The peer's sockaddr; returns its length, or -1 with errno set.</summary>
-    internal static unsafe int GetPeerName(int fd, Span<byte> address)
+    internal static unsafe int GetPeerName(SafeHandle socket, Span<byte> address)
     {
         var length = (uint)address.Length;
         fixed (byte* p = address)
         {
-            return GetPeerName(fd, p, &length) == 0 ? (int)length : -1;
+            return GetPeerName(socket, p, &length) == 0 ? (int)length : -1;
         }
     }
 
     [LibraryImport("libc", EntryPoint = "getsockname", SetLastError = true)]
-    private static unsafe partial int GetSockName(int fd, void* address, uint* length);
+    private static unsafe partial int GetSockName(SafeHandle socket, void* address, uint* length);
 
     /// <summary>The local sockaddr; returns its length, or -1 with errno set.</summary>
-    internal static unsafe int GetSockName(int fd, Span<byte> address)
+    internal static unsafe int GetSockName(SafeHandle socket, Span<byte> address)
     {
         var length = (uint)address.Length;
         fixed (byte* p = address)
         {
-            return GetSockName(fd, p, &length) == 0 ? (int)length : -1;
+            return GetSockName(socket, p, &length) == 0 ? (int)length : -1;
         }
     }
 
     /// <summary>Ends both directions; -1 with errno set when the socket is not connected any more.</summary>
-    internal static int ShutdownBoth(int fd) => Shutdown(fd, 2);
+    internal static int ShutdownBoth(SafeHandle socket) => Shutdown(socket, 2);
 
     [LibraryImport("libc", EntryPoint = "shutdown", SetLastError = true)]
-    private static partial int Shutdown(int fd, int how);
+    private static partial int Shutdown(SafeHandle socket, int how);
 
     /// <summary>Lets close() discard what is unsent and send RST.</summary>
-    internal static unsafe bool TrySetAbortOnClose(int fd)
+    internal static unsafe bool TrySetAbortOnClose(SafeHandle socket)
     {
         var linger = new Linger { OnOff = 1, Seconds = 0 };
-        return SetSockOpt(fd, SOL_SOCKET, SO_LINGER, &linger, (uint)sizeof(Linger)) == 0;
+        return SetSockOpt(socket, SOL_SOCKET, SO_LINGER, &linger, (uint)sizeof(Linger)) == 0;
     }
 }

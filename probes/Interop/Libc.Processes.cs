@@ -17,14 +17,17 @@ internal static partial class Libc
     [LibraryImport("libc", EntryPoint = "syscall", SetLastError = true)]
     private static partial long Syscall(long number, long a, long b, long c, long d);
 
-    internal static int PidfdOpen(int pid) => (int)Syscall(SYS_pidfd_open, pid, 0, 0, 0);
+    [LibraryImport("libc", EntryPoint = "syscall", SetLastError = true)]
+    private static partial long Syscall(long number, SafeHandle a, long b, long c, long d);
 
-    internal static int PidfdGetFd(int pidfd, int targetFd) => (int)Syscall(SYS_pidfd_getfd, pidfd, targetFd, 0, 0);
+    internal static KernelHandle PidfdOpen(int pid) => new((int)Syscall(SYS_pidfd_open, pid, 0, 0, 0));
 
-    internal static int PidfdSendSignal(int pidfd, int signal) => (int)Syscall(SYS_pidfd_send_signal, pidfd, signal, 0, 0);
+    internal static KernelHandle PidfdGetFd(SafeHandle pidfd, int targetFd) => new((int)Syscall(SYS_pidfd_getfd, pidfd, targetFd, 0, 0));
+
+    internal static int PidfdSendSignal(SafeHandle pidfd, int signal) => (int)Syscall(SYS_pidfd_send_signal, pidfd, signal, 0, 0);
 
     [LibraryImport("libc", EntryPoint = "setns", SetLastError = true)]
-    internal static partial int SetNs(int fd, int type);
+    internal static partial int SetNs(SafeHandle ns, int type);
 
     [LibraryImport("libc", EntryPoint = "unshare", SetLastError = true)]
     internal static partial int Unshare(int flags);

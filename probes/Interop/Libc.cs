@@ -3,6 +3,7 @@ using System.Runtime.InteropServices;
 namespace Sidecar.Probes.Interop;
 
 /// <summary>errno values and the few system calls every area needs. Values are those of Linux on x86-64 and arm64.</summary>
+// Over 400 lines: because it is declarations of one library, a file for each area of system calls; there is no state.
 internal static partial class Libc
 {
     internal const int EPERM = 1;
@@ -24,6 +25,9 @@ internal static partial class Libc
 
     [LibraryImport("libc", EntryPoint = "open", SetLastError = true, StringMarshalling = StringMarshalling.Utf8)]
     internal static partial int Open(string path, int flags);
+
+    /// <summary>open(2) with a handle; invalid, with errno set, where it failed. It returns int, which the marshaller would not sign-extend.</summary>
+    internal static KernelHandle OpenHandle(string path, int flags) => new(Open(path, flags));
 
     [LibraryImport("libc", EntryPoint = "close", SetLastError = true)]
     internal static partial int Close(int fd);
@@ -53,8 +57,27 @@ internal static partial class Libc
     [LibraryImport("libc", EntryPoint = "poll", SetLastError = true)]
     private static unsafe partial int Poll(PollFd* fds, nuint count, int timeoutMilliseconds);
 
-    /// <summary>True when <paramref name="fd"/> becomes readable within <paramref name="timeout"/>; EINTR is retried.</summary>
-    internal static unsafe bool WaitReadable(int fd, TimeSpan timeout)
+    /// <summary>True when <paramref name="handle"/> becomes readable within <paramref name="timeout"/>; EINTR is retried.</summary>
+    /// <exception cref="ObjectDisposedException">The handle has been closed.</exception>
+    internal static bool WaitReadable(SafeHandle handle, TimeSpan timeout)
+    {
+        // poll(2) takes descriptors in a structure, where the marshaller does not hold them open.
+        var isHeld = false;
+        try
+        {
+            handle.DangerousAddRef(ref isHeld);
+            return WaitReadable((int)handle.DangerousGetHandle(), timeout);
+        }
+        finally
+        {
+            if (isHeld)
+            {
+                handle.DangerousRelease();
+            }
+        }
+    }
+
+    private static unsafe bool WaitReadable(int fd, TimeSpan timeout)
     {
         var deadline = Environment.TickCount64 + (long)timeout.TotalMilliseconds;
         while (true)

@@ -50,8 +50,8 @@ public sealed record GapTest(
     bool? PayloadAnswered,
     bool Disturbed = false);
 
-/// <summary>What a look at an idling connection finds.</summary>
-public enum IdleLook
+/// <summary>What a scan at an idling connection finds.</summary>
+public enum IdleScan
 {
     /// <summary>Nothing has moved.</summary>
     Idle,
@@ -87,7 +87,7 @@ public abstract class LadderConnection : IAsyncDisposable
     // may be scheduled late, and a survived gap has to be rounded down, a lost one up.
     private long _idleSince;
     private long _movedAfter;
-    private long _lastLook;
+    private long _lastScan;
     private uint _segmentsIn;
     private uint _segmentsOut;
     private ulong _bytesReceived;
@@ -97,7 +97,7 @@ public abstract class LadderConnection : IAsyncDisposable
     {
         Socket = socket;
         OwnSockets.Add(socket.Cookie);
-        _idleSince = _movedAfter = _lastLook = Stopwatch.GetTimestamp();
+        _idleSince = _movedAfter = _lastScan = Stopwatch.GetTimestamp();
     }
 
     /// <summary>The socket, for looks and keepalives.</summary>
@@ -138,12 +138,12 @@ public abstract class LadderConnection : IAsyncDisposable
             if (!Socket.TryReadInfo(out var after))
                 return;
 
-            // A peer that never rests is found by the looks that follow.
+            // A peer that never rests is found by the scans that follow.
             if (round == 20 || (before.SegmentsIn == after.SegmentsIn && before.SegmentsOut == after.SegmentsOut))
             {
                 _idleSince = at;
                 _movedAfter = earlier - (long)((before.SinceHeard + JiffyRounding).TotalSeconds * Stopwatch.Frequency);
-                _lastLook = Stopwatch.GetTimestamp();
+                _lastScan = Stopwatch.GetTimestamp();
                 IdleFrom(after);
                 return;
             }
@@ -151,29 +151,29 @@ public abstract class LadderConnection : IAsyncDisposable
     }
 
     /// <summary>
-    /// Looks at the idling connection. After <see cref="IdleLook.Refreshed"/> its age has restarted. Data that came
+    /// Scans of the idling connection. After <see cref="IdleScan.Refreshed"/> its age has restarted. Data that came
     /// unasked may be the peer's last words, so that for a moment they are not taken for a refreshment.
     /// </summary>
-    public IdleLook Look(out TimeSpan ageBefore)
+    public IdleScan Scan(out TimeSpan ageBefore)
     {
         ageBefore = Age;
         if (!Socket.TryReadInfo(out var info) || info.State != OwnSocketInfo.Established)
-            return IdleLook.Ended;
+            return IdleScan.Ended;
 
         var now = Stopwatch.GetTimestamp();
         if (info.SegmentsIn != _segmentsIn || info.SegmentsOut != _segmentsOut)
         {
             if (info.BytesReceived != _bytesReceived && Stopwatch.GetElapsedTime(_spokenAt ??= now, now) < LastWords)
-                return IdleLook.Idle;
+                return IdleScan.Idle;
 
             IdleFrom(info);
-            _movedAfter = _lastLook;
-            _idleSince = _lastLook = now;
-            return IdleLook.Refreshed;
+            _movedAfter = _lastScan;
+            _idleSince = _lastScan = now;
+            return IdleScan.Refreshed;
         }
 
-        _lastLook = now;
-        return IdleLook.Idle;
+        _lastScan = now;
+        return IdleScan.Idle;
     }
 
     /// <summary>Tests the connection. A connection that survived is settled and idles anew when this returns.</summary>
@@ -233,8 +233,8 @@ public abstract class LadderConnection : IAsyncDisposable
 
     private async Task<GapTest> EndedAsync(byte state, CancellationToken cancellation, TimeSpan? probed = null)
     {
-        // It was open at the last look. An end that our own probe brought about says only that it was lost by then.
-        var survived = probed is null ? Stopwatch.GetElapsedTime(_idleSince, _lastLook) : (TimeSpan?)null;
+        // It was open at the last scan. An end that our own probe brought about says only that it was lost by then.
+        var survived = probed is null ? Stopwatch.GetElapsedTime(_idleSince, _lastScan) : (TimeSpan?)null;
         var lost = probed ?? AgeAtMost;
         if (state == OwnSocketInfo.Closed)
         {

@@ -2,7 +2,7 @@ using System.Buffers.Binary;
 using System.Globalization;
 using System.Net;
 using Sidecar.Probes.Interop;
-using Sidecar.Probes.SockDiag;
+using Sidecar.Probes.Values;
 
 namespace Sidecar.Probes.Ladder;
 
@@ -40,9 +40,9 @@ public readonly record struct OwnSocketInfo(
 /// </summary>
 public sealed class OwnSocket
 {
-    private readonly int _descriptor;
+    private readonly KernelHandle _descriptor;
 
-    private OwnSocket(int descriptor, SocketCookie cookie)
+    private OwnSocket(KernelHandle descriptor, SocketCookie cookie)
     {
         _descriptor = descriptor;
         Cookie = cookie;
@@ -52,7 +52,7 @@ public sealed class OwnSocket
 
     /// <summary>The socket behind a descriptor, or null when there is none.</summary>
     public static OwnSocket? FromDescriptor(int descriptor) =>
-        TryGetCookie(descriptor, out var cookie) ? new OwnSocket(descriptor, cookie) : null;
+        KernelHandle.Borrow(descriptor) is var borrowed && TryGetCookie(borrowed, out var cookie) ? new OwnSocket(borrowed, cookie) : null;
 
     /// <summary>All TCP sockets of this process that are connected to <paramref name="peer"/>.</summary>
     public static IReadOnlyList<OwnSocket> ConnectedTo(IPEndPoint peer)
@@ -62,7 +62,7 @@ public sealed class OwnSocket
         foreach (var entry in Directory.EnumerateFileSystemEntries("/proc/self/fd"))
         {
             if (int.TryParse(Path.GetFileName(entry), NumberStyles.None, CultureInfo.InvariantCulture, out var descriptor)
-                && TryGetPeer(descriptor, out var connected)
+                && TryGetPeer(KernelHandle.Borrow(descriptor), out var connected)
                 && connected == wanted
                 && FromDescriptor(descriptor) is { } socket)
             {
@@ -159,21 +159,21 @@ public sealed class OwnSocket
 
     private void Set(int level, int option, int value)
     {
-        // A failure means that the socket has just gone; the next look at it says so.
+        // A failure means that the socket has just gone; the next reading says so.
         if (IsCurrent())
             Libc.TrySetOption(_descriptor, level, option, value);
     }
 
     private bool IsCurrent() => TryGetCookie(_descriptor, out var cookie) && cookie == Cookie;
 
-    private static bool TryGetCookie(int descriptor, out SocketCookie cookie)
+    private static bool TryGetCookie(KernelHandle descriptor, out SocketCookie cookie)
     {
         var found = Libc.TryGetOption<ulong>(descriptor, Libc.SOL_SOCKET, Libc.SO_COOKIE, out var value);
         cookie = new SocketCookie(value);
         return found;
     }
 
-    private static bool TryGetPeer(int descriptor, out TcpEndPoint peer)
+    private static bool TryGetPeer(KernelHandle descriptor, out TcpEndPoint peer)
     {
         // sockaddr_in: family, port, 4 bytes of address; sockaddr_in6: family, port, flow, 16 bytes of address.
         peer = default;

@@ -1,4 +1,4 @@
-using Sidecar.Probes.SockDiag;
+using Sidecar.Probes.Values;
 
 namespace Sidecar.Probes.Listeners;
 

@@ -2,6 +2,7 @@ using System.Net.Sockets;
 using System.Runtime.InteropServices;
 using Sidecar.Probes.Interop;
 using Sidecar.Probes.SockDiag;
+using Sidecar.Probes.Values;
 
 namespace Sidecar.Probes.Namespaces;
 
@@ -16,7 +17,8 @@ public sealed class NetworkNamespace : IDisposable
     private ClosedSockets? _closed;
     private TcpCounterFile? _counters;
 
-    private NetworkNamespace(ulong inode, KernelHandle? descriptor, SockDiagClient diagnostics)
+    /// <summary>A namespace over a client that is set up already; tests give one whose other end is theirs.</summary>
+    internal NetworkNamespace(ulong inode, KernelHandle? descriptor, SockDiagClient diagnostics)
     {
         Inode = inode;
         _descriptor = descriptor;
@@ -52,16 +54,15 @@ public sealed class NetworkNamespace : IDisposable
     /// <exception cref="KernelException">Not permitted (CAP_SYS_ADMIN, CAP_SYS_PTRACE), or gone.</exception>
     public static NetworkNamespace Open(ulong inode, string path)
     {
-        var fd = Libc.Open(path, Libc.O_RDONLY | Libc.O_CLOEXEC);
-        if (fd < 0)
+        var descriptor = Libc.OpenHandle(path, Libc.O_RDONLY | Libc.O_CLOEXEC);
+        if (descriptor.IsInvalid)
         {
             throw new KernelException("open " + path, Marshal.GetLastPInvokeError());
         }
 
-        var descriptor = new KernelHandle(fd);
         try
         {
-            return new NetworkNamespace(inode, descriptor, Inside(descriptor, SockDiagClient.Open));
+            return new NetworkNamespace(inode, descriptor, SockDiagClient.Open(make => Inside(descriptor, make)));
         }
         catch
         {
@@ -100,7 +101,7 @@ public sealed class NetworkNamespace : IDisposable
             {
                 try
                 {
-                    if (Libc.SetNs(descriptor.Descriptor, Libc.CLONE_NEWNET) != 0)
+                    if (Libc.SetNs(descriptor, Libc.CLONE_NEWNET) != 0)
                     {
                         throw new KernelException("setns(CLONE_NEWNET)", Marshal.GetLastPInvokeError());
                     }

@@ -1,4 +1,5 @@
 using Microsoft.Win32.SafeHandles;
+using Sidecar.Probes.Values;
 
 namespace Sidecar.Probes.Namespaces;
 
@@ -37,13 +38,22 @@ internal sealed class TcpCounterFile : IDisposable
 
         try
         {
-            return TcpCounters.Parse(_text.AsSpan(0, RandomAccess.Read(_file, _text, 0)));
+            return Parse(_text.AsSpan(0, RandomAccess.Read(_file, _text, 0)));
         }
         catch (Exception e) when (e is IOException or UnauthorizedAccessException)
         {
             return null;
         }
     }
+
+    /// <summary>Reads the text of /proc/net/snmp; null where it is not all there.</summary>
+    internal static TcpCounters? Parse(ReadOnlySpan<byte> snmp) =>
+        ProcNetTable.Find(snmp, "Tcp:"u8, "ActiveOpens"u8) is { } active
+        && ProcNetTable.Find(snmp, "Tcp:"u8, "PassiveOpens"u8) is { } passive
+        && ProcNetTable.Find(snmp, "Tcp:"u8, "CurrEstab"u8) is { } established
+        && ProcNetTable.Find(snmp, "Tcp:"u8, "RetransSegs"u8) is { } retransmissions
+            ? new TcpCounters(active + passive, established, retransmissions)
+            : null;
 
     public void Dispose() => _file?.Dispose();
 }

@@ -1,6 +1,7 @@
 using System.Globalization;
 using System.Text;
 using Npgsql;
+using Sidecar.Probes.Files;
 
 namespace Sidecar.Probes.PostgreSql;
 
@@ -9,15 +10,11 @@ public sealed class DsnFileException(string message) : Exception(message);
 
 /// <summary>
 /// Reads a file with a PostgreSQL connection string: Npgsql's <c>Host=…;Username=…</c>, libpq's <c>host=… user=…</c>
-/// or a <c>postgresql://</c> URI. Lines that start with # are comments. The file must not be readable for group or
-/// others, as it holds a password.
+/// or a <c>postgresql://</c> URI. Lines that start with # are comments. Who may get
+/// at the file is told by <see cref="SecretFile"/>.
 /// </summary>
 public static class DsnFile
 {
-    private const UnixFileMode Foreign =
-        UnixFileMode.GroupRead | UnixFileMode.GroupWrite | UnixFileMode.GroupExecute
-        | UnixFileMode.OtherRead | UnixFileMode.OtherWrite | UnixFileMode.OtherExecute;
-
     // libpq's keywords in Npgsql's words; null: has no meaning for a session of ours, or is set by us.
     private static readonly Dictionary<string, string?> LibpqKeywords = new(StringComparer.Ordinal)
     {
@@ -54,20 +51,14 @@ public static class DsnFile
     /// <exception cref="DsnFileException">The file is missing, readable for others, or not a connection string.</exception>
     public static NpgsqlConnectionStringBuilder Read(string path)
     {
-        string text;
         try
         {
-            var mode = File.GetUnixFileMode(path);
-            if ((mode & Foreign) != UnixFileMode.None)
-                throw new DsnFileException($"{path}: mode {Convert.ToString((int)mode, 8).PadLeft(4, '0')} lets others in; it holds a password: chmod 0600 {path}");
-            text = File.ReadAllText(path);
+            return Parse(SecretFile.Read(path), path);
         }
-        catch (Exception e) when (e is IOException or UnauthorizedAccessException)
+        catch (Exception e) when (e is SecretFileException or UnauthorizedAccessException)
         {
-            throw new DsnFileException($"{path}: cannot be read: {e.Message}");
+            throw new DsnFileException(e.Message);
         }
-
-        return Parse(text, path);
     }
 
     /// <summary>Parses the text of a DSN file; <paramref name="name"/> is what messages call it.</summary>
@@ -76,7 +67,9 @@ public static class DsnFile
     {
         var dsn = string.Join(' ', text.Split('\n').Select(l => l.Trim()).Where(l => l.Length > 0 && l[0] != '#'));
         if (dsn.Length == 0)
+        {
             throw new DsnFileException($"{name}: is empty; expected a connection string");
+        }
 
         var builder = new NpgsqlConnectionStringBuilder();
         var pairs = dsn.StartsWith("postgresql://", StringComparison.Ordinal) || dsn.StartsWith("postgres://", StringComparison.Ordinal)
@@ -109,7 +102,10 @@ public static class DsnFile
             }
 
             if (keyword is null || value.Length == 0)
+            {
                 continue;
+            }
+
             try
             {
                 builder[keyword] = keyword == "SSL Mode" ? SslModeOf(value, name) : value;
@@ -136,11 +132,17 @@ public static class DsnFile
         for (var i = 0; i < dsn.Length; i++)
         {
             if (dsn[i] == '\\')
+            {
                 i++;
+            }
             else if (dsn[i] == '\'')
+            {
                 quoted = !quoted;
+            }
             else if (dsn[i] == ';' && !quoted)
+            {
                 return true;
+            }
         }
 
         return false;
@@ -164,16 +166,27 @@ public static class DsnFile
         while (true)
         {
             while (i < dsn.Length && char.IsWhiteSpace(dsn[i]))
+            {
                 i++;
+            }
+
             if (i == dsn.Length)
+            {
                 return pairs;
+            }
 
             var start = i;
             while (i < dsn.Length && dsn[i] != '=' && !char.IsWhiteSpace(dsn[i]))
+            {
                 i++;
+            }
+
             var key = dsn[start..i];
             while (i < dsn.Length && char.IsWhiteSpace(dsn[i]))
+            {
                 i++;
+            }
+
             if (i == dsn.Length || dsn[i] != '=')
             {
                 // What stands here may be a part of a password that was not quoted: it is not repeated.
@@ -182,7 +195,10 @@ public static class DsnFile
 
             i++;
             while (i < dsn.Length && char.IsWhiteSpace(dsn[i]))
+            {
                 i++;
+            }
+
             pairs.Add((key, Value(dsn, ref i, name)));
         }
     }
@@ -192,7 +208,10 @@ public static class DsnFile
         var value = new StringBuilder();
         var quoted = i < dsn.Length && dsn[i] == '\'';
         if (quoted)
+        {
             i++;
+        }
+
         for (; i < dsn.Length; i++)
         {
             if (dsn[i] == '\\' && i + 1 < dsn.Length)
@@ -235,15 +254,23 @@ public static class DsnFile
         var colon = userInfo.IndexOf(':', StringComparison.Ordinal);
         pairs.Add(("user", Uri.UnescapeDataString(colon < 0 ? userInfo : userInfo[..colon])));
         if (colon >= 0)
+        {
             pairs.Add(("password", Uri.UnescapeDataString(userInfo[(colon + 1)..])));
+        }
+
         if (hostAndPort.Contains(',', StringComparison.Ordinal))
+        {
             throw new DsnFileException($"{name}: names several hosts; expected one");
+        }
 
         var portColon = hostAndPort.LastIndexOf(':');
         if (portColon > hostAndPort.LastIndexOf(']'))
         {
             if (!ushort.TryParse(hostAndPort[(portColon + 1)..], NumberStyles.None, CultureInfo.InvariantCulture, out var port) || port == 0)
+            {
                 throw new DsnFileException($"{name}: bad port");
+            }
+
             pairs.Add(("port", port.ToString(CultureInfo.InvariantCulture)));
             hostAndPort = hostAndPort[..portColon];
         }
@@ -254,7 +281,10 @@ public static class DsnFile
         {
             var equals = part.IndexOf('=', StringComparison.Ordinal);
             if (equals < 0)
+            {
                 throw new DsnFileException($"{name}: a parameter of the URI has no value");
+            }
+
             pairs.Add((Uri.UnescapeDataString(part[..equals]), Uri.UnescapeDataString(part[(equals + 1)..])));
         }
 

@@ -76,9 +76,15 @@ public sealed class LadderSessions
         await reader.ReadAsync(cancellation);
         var limits = new List<ServerSlots> { new(reader.GetInt32(0) - reader.GetInt32(1), reader.GetInt32(0), "max_connections") };
         if (reader.GetInt32(2) >= 0)
+        {
             limits.Add(new ServerSlots(reader.GetInt32(2) - reader.GetInt32(3), reader.GetInt32(2), "the role's connection limit"));
+        }
+
         if (reader.GetInt32(4) >= 0)
+        {
             limits.Add(new ServerSlots(reader.GetInt32(4) - reader.GetInt32(5), reader.GetInt32(4), "the database's connection limit"));
+        }
+
         var least = limits.MinBy(l => l.Free)!;
         return least with { Free = Math.Max(0, least.Free) };
     }
@@ -91,7 +97,9 @@ public sealed class LadderSessions
     public async Task<int?> LeaveNothingAsync(TimeSpan patience)
     {
         if (_opened.Count == 0)
+        {
             return 0;
+        }
 
         using var limit = new CancellationTokenSource(patience);
         try
@@ -109,7 +117,10 @@ public sealed class LadderSessions
             {
                 // Those that were closed properly go of their own accord in a moment.
                 if (round == 2)
+                {
                     await CountAsync(session, "SELECT count(pg_terminate_backend(s.pid))::int " + ours, limit.Token);
+                }
+
                 await Task.Delay(100, limit.Token);
                 left = await CountAsync(session, "SELECT count(*)::int " + ours, limit.Token);
             }

@@ -1,7 +1,7 @@
 using System.Globalization;
 using System.Net;
 using Npgsql;
-using Sidecar.Probes.SockDiag;
+using Sidecar.Probes.Values;
 
 namespace Sidecar.Probes.PostgreSql;
 
@@ -65,7 +65,7 @@ public sealed class SessionProbe(Func<NpgsqlConnectionStringBuilder> readDsn) : 
           'statement_timeout', 'max_connections')
         """;
 
-    // Identity and deed in one statement: between a look and the signal the pid may have become somebody else's.
+    // Identity and action in one statement: between a scan and the signal the pid may have become somebody else's.
     private const string Terminate = """
         SELECT pg_terminate_backend(pid) FROM pg_stat_activity
         WHERE pid = $1 AND backend_start = $2 AND client_addr = $3::inet AND client_port = $4
@@ -77,13 +77,13 @@ public sealed class SessionProbe(Func<NpgsqlConnectionStringBuilder> readDsn) : 
     private NpgsqlDataSource? _source;
     private NpgsqlConnection? _connection;
 
-    /// <summary>Looks at the server and at the sessions of clients at these addresses.</summary>
+    /// <summary>Scans the server and at the sessions of clients at these addresses.</summary>
     /// <exception cref="ServerProbeException">It does not answer, not in time, or not with what was asked for.</exception>
-    public Task<ServerLook> LookAsync(IReadOnlyCollection<IPAddress> clients, CancellationToken cancellation) =>
-        AskAsync(connection => LookAsync(connection, string.Join(',', clients), cancellation), cancellation);
+    public Task<ServerScan> ScanAsync(IReadOnlyCollection<IPAddress> clients, CancellationToken cancellation) =>
+        AskAsync(connection => ScanAsync(connection, string.Join(',', clients), cancellation), cancellation);
 
     /// <summary>Settings that decide when the server notices a dead client.</summary>
-    /// <exception cref="ServerProbeException">As for <see cref="LookAsync(IReadOnlyCollection{IPAddress}, CancellationToken)"/>.</exception>
+    /// <exception cref="ServerProbeException">As for <see cref="ScanAsync(IReadOnlyCollection{IPAddress}, CancellationToken)"/>.</exception>
     public Task<ServerSettings> ReadSettingsAsync(CancellationToken cancellation) => AskAsync(
         async connection =>
         {
@@ -195,7 +195,7 @@ public sealed class SessionProbe(Func<NpgsqlConnectionStringBuilder> readDsn) : 
         }
     }
 
-    private static async Task<ServerLook> LookAsync(NpgsqlConnection connection, string clients, CancellationToken cancellation)
+    private static async Task<ServerScan> ScanAsync(NpgsqlConnection connection, string clients, CancellationToken cancellation)
     {
         TcpEndPoint? server;
         TcpEndPoint? self;
@@ -262,7 +262,7 @@ public sealed class SessionProbe(Func<NpgsqlConnectionStringBuilder> readDsn) : 
             }
         }
 
-        return new ServerLook
+        return new ServerScan
         {
             Version = version,
             Server = server,

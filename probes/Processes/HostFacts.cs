@@ -4,6 +4,7 @@ using System.Net.Sockets;
 using System.Runtime.InteropServices;
 using Sidecar.Probes.Interop;
 using Sidecar.Probes.SockDiag;
+using Sidecar.Probes.Values;
 
 namespace Sidecar.Probes.Processes;
 
@@ -27,7 +28,7 @@ public static class HostFacts
     /// <param name="detail">Why not; null where it worked.</param>
     public static bool CanOpenRawSocket(out string? detail)
     {
-        using var socket = new KernelHandle(Libc.Socket(Libc.AF_INET, Libc.SOCK_RAW | Libc.SOCK_CLOEXEC, Libc.IPPROTO_TCP));
+        using var socket = Libc.Socket(Libc.AF_INET, Libc.SOCK_RAW | Libc.SOCK_CLOEXEC, Libc.IPPROTO_TCP);
         detail = socket.IsInvalid ? new KernelException("socket(SOCK_RAW)", Marshal.GetLastPInvokeError()).Message : null;
         return !socket.IsInvalid;
     }
@@ -54,7 +55,7 @@ public static class HostFacts
 
             Span<byte> info = stackalloc byte[512];
             detail = null;
-            return Libc.GetOption((int)client.Handle, Libc.SOL_TCP, Libc.TCP_INFO, info);
+            return Libc.GetOption(client.SafeHandle, Libc.SOL_TCP, Libc.TCP_INFO, info);
         }
         catch (Exception e) when (e is SocketException or KernelException)
         {

@@ -31,4 +31,37 @@ public sealed record LocalUser(string Name, uint Uid, uint Gid)
 
         return null;
     }
+
+    /// <summary>Whether a user belongs to a group of /etc/group, by its list of members or as his primary one; false where either file cannot be read.</summary>
+    public static bool IsMember(uint uid, string group)
+    {
+        if (Find(uid.ToString(CultureInfo.InvariantCulture)) is not { } user)
+        {
+            return false;
+        }
+
+        try
+        {
+            return File.ReadLines("/etc/group").Select(line => line.Split(':')).Any(fields => fields.Length > 3 && fields[0] == group
+                && (fields[2] == user.Gid.ToString(CultureInfo.InvariantCulture) || fields[3].Split(',').Contains(user.Name)));
+        }
+        catch (Exception e) when (e is IOException or UnauthorizedAccessException)
+        {
+            return false;
+        }
+    }
+
+    /// <summary>The id of a group of /etc/group; null where there is none.</summary>
+    public static uint? GroupId(string group)
+    {
+        try
+        {
+            return File.ReadLines("/etc/group").Select(line => line.Split(':')).Where(fields => fields.Length > 3 && fields[0] == group)
+                .Select(fields => uint.TryParse(fields[2], NumberStyles.None, CultureInfo.InvariantCulture, out var id) ? id : (uint?)null).FirstOrDefault();
+        }
+        catch (Exception e) when (e is IOException or UnauthorizedAccessException)
+        {
+            return null;
+        }
+    }
 }

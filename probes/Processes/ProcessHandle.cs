@@ -1,5 +1,6 @@
 using System.Runtime.InteropServices;
 using Sidecar.Probes.Interop;
+using Sidecar.Probes.Values;
 
 namespace Sidecar.Probes.Processes;
 
@@ -43,14 +44,13 @@ public sealed class ProcessHandle : IDisposable
     /// </summary>
     public static ProcessHandle? TryOpen(ProcessIdentity identity, ProcessReader processes, out HandleFailure failure)
     {
-        var fd = Libc.PidfdOpen(identity.Pid);
-        if (fd < 0)
+        var handle = Libc.PidfdOpen(identity.Pid);
+        if (handle.IsInvalid)
         {
             failure = Classify(Marshal.GetLastPInvokeError());
             return null;
         }
 
-        var handle = new KernelHandle(fd);
         if (!processes.TryReadStat(identity.Pid, out var stat) || stat.Identity != identity)
         {
             handle.Dispose();
@@ -72,7 +72,7 @@ public sealed class ProcessHandle : IDisposable
     public HandleFailure Rehearse() => Signal(0);
 
     /// <summary>True once the process has exited (a pidfd becomes readable then; a zombie has exited).</summary>
-    public bool HasExited => Libc.WaitReadable(_pidfd.Descriptor, TimeSpan.Zero);
+    public bool HasExited => Libc.WaitReadable(_pidfd, TimeSpan.Zero);
 
     /// <summary>
     /// Duplicates one of the process's descriptors (pidfd_getfd(2)). While the duplicate is open the owner's close() sends
@@ -80,21 +80,21 @@ public sealed class ProcessHandle : IDisposable
     /// </summary>
     internal KernelHandle? TryDuplicate(int descriptor, out HandleFailure failure)
     {
-        var fd = Libc.PidfdGetFd(_pidfd.Descriptor, descriptor);
-        if (fd < 0)
+        var duplicate = Libc.PidfdGetFd(_pidfd, descriptor);
+        if (duplicate.IsInvalid)
         {
             failure = Classify(Marshal.GetLastPInvokeError());
             return null;
         }
 
         failure = HandleFailure.None;
-        return new KernelHandle(fd);
+        return duplicate;
     }
 
     public void Dispose() => _pidfd.Dispose();
 
     private HandleFailure Signal(int signal) =>
-        Libc.PidfdSendSignal(_pidfd.Descriptor, signal) == 0 ? HandleFailure.None : Classify(Marshal.GetLastPInvokeError());
+        Libc.PidfdSendSignal(_pidfd, signal) == 0 ? HandleFailure.None : Classify(Marshal.GetLastPInvokeError());
 
     private static HandleFailure Classify(int errno) => errno switch
     {

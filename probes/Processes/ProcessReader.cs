@@ -1,6 +1,7 @@
 using System.Buffers.Text;
 using System.Text;
 using Microsoft.Win32.SafeHandles;
+using Sidecar.Probes.Values;
 
 namespace Sidecar.Probes.Processes;
 
@@ -142,8 +143,9 @@ public sealed class ProcessReader
     }
 
     /// <summary>
-    /// The systemd unit: the last element of the cgroup path that ends in .service or .scope (systemd.unit(5)). Read from
-    /// the unified hierarchy, or from name=systemd where the host still has version 1.
+    /// The systemd unit: the element of the cgroup path that ends in .service or .scope and stands below slices alone
+    /// (systemd.slice(5)); below it, in user@1000.service or a container, names are chosen by others. Read from the unified
+    /// hierarchy, or from name=systemd where the host still has version 1.
     /// </summary>
     public string? ReadUnit(int pid)
     {
@@ -155,7 +157,6 @@ public sealed class ProcessReader
 
     internal static string? ParseUnit(string cgroupFile)
     {
-        string? unit = null;
         foreach (var line in cgroupFile.Split('\n'))
         {
             // hierarchy-ID:controllers:path
@@ -176,13 +177,13 @@ public sealed class ProcessReader
             {
                 if (element.EndsWith(".service", StringComparison.Ordinal) || element.EndsWith(".scope", StringComparison.Ordinal))
                 {
-                    unit = element;
+                    return element;
                 }
-            }
 
-            if (unit is not null)
-            {
-                return unit;
+                if (!element.EndsWith(".slice", StringComparison.Ordinal))
+                {
+                    break;
+                }
             }
         }
 
@@ -232,6 +233,18 @@ public sealed class ProcessReader
         return length > 0 ? ParseBracketed(buffer[..length], "net:["u8) : 0;
     }
 
+    /// <summary>Whether there are TCP sockets in the process's network namespace, of anybody; true where it cannot be read. No right is needed for it.</summary>
+    public bool HasTcpSockets(int pid)
+    {
+        return Counts($"{_root}/{pid}/net/sockstat", "TCP: inuse "u8) || Counts($"{_root}/{pid}/net/sockstat6", "TCP6: inuse "u8);
+
+        static bool Counts(string path, ReadOnlySpan<byte> label)
+        {
+            Span<byte> buffer = stackalloc byte[1024];
+            return !TryReadFile(path, buffer, out var length) || ReadNumberAfter(buffer[..length], label) != 0;
+        }
+    }
+
     /// <summary>Path through which the namespace can be opened.</summary>
     public string NetworkNamespacePath(int pid) => $"{_root}/{pid}/ns/net";
 
@@ -247,15 +260,28 @@ public sealed class ProcessReader
     /// Visits the sockets a process holds: descriptor number and inode. False when its descriptors may not be listed
     /// (CAP_DAC_READ_SEARCH, CAP_SYS_PTRACE) or it has gone.
     /// </summary>
-    public bool TryVisitSockets(int pid, Action<int, uint> visit) => Interop.Libc.VisitNumbers($"{_root}/{pid}/fd", (fd, directory, name) =>
+    public bool TryVisitSockets(int pid, Action<int, uint> visit)
     {
-        Span<byte> link = stackalloc byte[64];
-        var length = Interop.Libc.ReadLinkAt(directory, name, link);
-        if (length > 0 && ParseBracketed(link[..length], "socket:["u8) is var inode and not 0)
+        long cursor = 0;
+        return VisitSockets(pid, ref cursor, int.MaxValue, visit) >= 0;
+    }
+
+    /// <summary>Visits the sockets among at most so many descriptors of a process, from a cursor on.</summary>
+    /// <param name="pid">The process.</param>
+    /// <param name="cursor">0 for the first descriptor; where to go on afterwards.</param>
+    /// <param name="atMost">Descriptors of any kind.</param>
+    /// <param name="visit">Called with descriptor number and inode.</param>
+    /// <returns>Descriptors read: fewer than asked for when there are no more; -1 when they may not be listed, or the process has gone.</returns>
+    public int VisitSockets(int pid, ref long cursor, int atMost, Action<int, uint> visit) =>
+        Interop.Libc.VisitNumbers($"{_root}/{pid}/fd", ref cursor, atMost, (fd, directory, name) =>
         {
-            visit(fd, (uint)inode);
-        }
-    });
+            Span<byte> link = stackalloc byte[64];
+            var length = Interop.Libc.ReadLinkAt(directory, name, link);
+            if (length > 0 && ParseBracketed(link[..length], "socket:["u8) is var inode and not 0)
+            {
+                visit(fd, (uint)inode);
+            }
+        });
 
     /// <summary>True while descriptor <paramref name="fd"/> of the process is the socket with that inode.</summary>
     public bool HoldsSocket(int pid, int fd, uint inode)
@@ -273,13 +299,13 @@ public sealed class ProcessReader
         return length > 0 && length < buffer.Length ? Encoding.UTF8.GetString(buffer[..length]) : null;
     }
 
-    private static ulong ParseBracketed(ReadOnlySpan<byte> link, ReadOnlySpan<byte> prefix) =>
+    internal static ulong ParseBracketed(ReadOnlySpan<byte> link, ReadOnlySpan<byte> prefix) =>
         link.StartsWith(prefix) && link[^1] == (byte)']' && Utf8Parser.TryParse(link[prefix.Length..^1], out ulong value, out var used)
         && used == link.Length - prefix.Length - 1
             ? value
             : 0;
 
-    private static bool TryReadFile(string path, Span<byte> buffer, out int length)
+    internal static bool TryReadFile(string path, Span<byte> buffer, out int length)
     {
         length = 0;
         try

@@ -1,4 +1,5 @@
 using System.Buffers.Text;
+using Sidecar.Probes.Values;
 
 namespace Sidecar.Probes.Processes;
 

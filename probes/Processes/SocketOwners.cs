@@ -1,3 +1,6 @@
+using System.Diagnostics;
+using Sidecar.Probes.Values;
+
 namespace Sidecar.Probes.Processes;
 
 /// <summary>A process that holds a socket, and through which descriptor.</summary>
@@ -6,7 +9,7 @@ namespace Sidecar.Probes.Processes;
 public readonly record struct SocketOwner(ProcessIdentity Process, int Descriptor);
 
 /// <summary>
-/// From socket inode to its owners. The walk over /proc/*/fd is the dearest thing the agent does, so it is made only
+/// From socket inode to its owners. The walk over /proc/*/fd is the most expensive thing the agent does, so it is made only
 /// when a watched socket is new, and its answers are kept until the socket goes.
 /// </summary>
 public sealed class SocketOwners(ProcessReader processes)
@@ -71,8 +74,13 @@ public sealed class SocketOwners(ProcessReader processes)
     /// several owners; all are noted.
     /// </summary>
     /// <param name="inodes">Sockets to find the owners of.</param>
-    /// <param name="among">Processes to look at; null for all there are.</param>
-    public void Resolve(IEnumerable<uint> inodes, IEnumerable<int>? among = null)
+    /// <param name="among">Processes to walk; null for all there are.</param>
+    public void Resolve(IEnumerable<uint> inodes, IEnumerable<int>? among = null) => Continue(Begin(inodes, among ?? processes.ReadPids()), Timeout.InfiniteTimeSpan);
+
+    /// <summary>Begins a walk; what was known of these sockets is forgotten.</summary>
+    /// <param name="inodes">Sockets to find the owners of.</param>
+    /// <param name="among">Processes to walk, in this order.</param>
+    public OwnerWalk Begin(IEnumerable<uint> inodes, IEnumerable<int> among)
     {
         var wanted = new HashSet<uint>();
         foreach (var inode in inodes)
@@ -83,51 +91,72 @@ public sealed class SocketOwners(ProcessReader processes)
             }
         }
 
-        if (wanted.Count == 0)
+        Unreadable = 0;
+        return new OwnerWalk(wanted, wanted.Count == 0 ? [] : among);
+    }
+
+    /// <summary>
+    /// Goes on with a walk for a while. Every process has a few descriptors read before any has more of them read, so that one
+    /// with millions keeps no other waiting; what was cut short is read on only while an owner is still wanted.
+    /// </summary>
+    /// <param name="walk">Begun by <see cref="Begin"/> of this instance.</param>
+    /// <param name="atMost">Time to take, exceeded by one slice at most (some 6 ms); infinite: to the end.</param>
+    /// <returns>Whether the walk is done.</returns>
+    public bool Continue(OwnerWalk walk, TimeSpan atMost)
+    {
+        var started = Stopwatch.GetTimestamp();
+        while (walk.Next() is { } next)
+        {
+            var (pid, cursor) = next;
+            if (cursor != 0 && walk.Wanted.All(IsKnown))
+            {
+                walk.End();
+                break;
+            }
+
+            List<(int Fd, uint Inode)>? held = null;
+            var read = processes.VisitSockets(pid, ref cursor, OwnerWalk.Slice, (fd, inode) =>
+            {
+                if (walk.Wanted.Contains(inode))
+                {
+                    (held ??= []).Add((fd, inode));
+                }
+            });
+            Unreadable += read < 0 ? 1 : 0;
+            walk.Read(pid, read, cursor);
+
+            // The identity is read after the descriptors; had the pid been reused in between, the new process would have
+            // to hold the same socket inode, which HoldsSocket re-checks before anything is done.
+            if (held is not null && processes.TryReadStat(pid, out var stat))
+            {
+                held.ForEach(socket => Note(socket.Inode, new SocketOwner(stat.Identity, socket.Fd)));
+            }
+
+            if (atMost != Timeout.InfiniteTimeSpan && Stopwatch.GetElapsedTime(started) >= atMost)
+            {
+                break;
+            }
+        }
+
+        return walk.IsDone;
+    }
+
+    private void Note(uint inode, in SocketOwner owner)
+    {
+        var pid = owner.Process.Pid;
+        if (_first.TryAdd(inode, new Packed(owner)) || _first[inode].Owner.Process.Pid == pid)
         {
             return;
         }
 
-        Unreadable = 0;
-        foreach (var pid in among ?? processes.ReadPids())
+        if (!_further.TryGetValue(inode, out var more))
         {
-            List<(int Fd, uint Inode)>? held = null;
-            if (!processes.TryVisitSockets(pid, (fd, inode) =>
-            {
-                if (wanted.Contains(inode))
-                {
-                    (held ??= []).Add((fd, inode));
-                }
-            }))
-            {
-                Unreadable++;
-            }
+            _further[inode] = more = new List<SocketOwner>(1);
+        }
 
-            // The identity is read after the descriptors; had the pid been reused in between, the new process would have
-            // to hold the same socket inode, which HoldsSocket re-checks before anything is done.
-            if (held is null || !processes.TryReadStat(pid, out var stat))
-            {
-                continue;
-            }
-
-            foreach (var (fd, inode) in held)
-            {
-                var owner = new SocketOwner(stat.Identity, fd);
-                if (_first.TryAdd(inode, new Packed(owner)) || _first[inode].Owner.Process.Pid == pid)
-                {
-                    continue;
-                }
-
-                if (!_further.TryGetValue(inode, out var more))
-                {
-                    _further[inode] = more = new List<SocketOwner>(1);
-                }
-
-                if (more.Count == 0 || more[^1].Process.Pid != pid)
-                {
-                    more.Add(owner);
-                }
-            }
+        if (!more.Exists(known => known.Process.Pid == pid))
+        {
+            more.Add(owner);
         }
     }
 

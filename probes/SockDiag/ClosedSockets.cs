@@ -26,14 +26,13 @@ public sealed class ClosedSockets : IDisposable
     /// <exception cref="KernelException">The kernel has no such groups, or does not permit it.</exception>
     public static ClosedSockets Open()
     {
-        var fd = Libc.Socket(Libc.AF_NETLINK, Libc.SOCK_DGRAM | Libc.SOCK_CLOEXEC, Libc.NETLINK_SOCK_DIAG);
-        if (fd < 0)
+        var handle = Libc.Socket(Libc.AF_NETLINK, Libc.SOCK_DGRAM | Libc.SOCK_CLOEXEC, Libc.NETLINK_SOCK_DIAG);
+        if (handle.IsInvalid)
         {
             throw new KernelException("socket(NETLINK_SOCK_DIAG)", Marshal.GetLastPInvokeError());
         }
 
-        var handle = new KernelHandle(fd);
-        if (!Libc.TryBindNetlink(fd, Groups) || !Libc.TryConnectNetlinkToKernel(fd))
+        if (!Libc.TryBindNetlink(handle, Groups) || !Libc.TryConnectNetlinkToKernel(handle))
         {
             var errno = Marshal.GetLastPInvokeError();
             handle.Dispose();
@@ -50,7 +49,7 @@ public sealed class ClosedSockets : IDisposable
         var complete = true;
         for (var taken = 0; taken < MostAtOnce; taken++)
         {
-            var length = Libc.Receive(_socket.Descriptor, _buffer, Libc.MSG_DONTWAIT | Libc.MSG_TRUNC);
+            var length = Libc.Receive(_socket, _buffer, Libc.MSG_DONTWAIT | Libc.MSG_TRUNC);
             if (length < 0)
             {
                 switch (Marshal.GetLastPInvokeError())

@@ -1,5 +1,6 @@
 using System.Net;
 using System.Net.Sockets;
+using Sidecar.Probes.Values;
 
 namespace Sidecar.Probes.SockDiag;
 
@@ -23,7 +24,7 @@ public static class DestroyRehearsal
             using var client = new Socket(AddressFamily.InterNetwork, SocketType.Stream, ProtocolType.Tcp);
             client.Connect(listener.LocalEndPoint!);
             using var accepted = listener.Accept();
-            if (!Interop.Libc.TryGetOption((int)client.Handle, Interop.Libc.SOL_SOCKET, Interop.Libc.SO_COOKIE, out ulong cookie))
+            if (!Interop.Libc.TryGetOption(client.SafeHandle, Interop.Libc.SOL_SOCKET, Interop.Libc.SO_COOKIE, out ulong cookie))
             {
                 detail = "SO_COOKIE cannot be read";
                 return DestroyResult.Gone;

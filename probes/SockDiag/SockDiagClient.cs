@@ -1,5 +1,6 @@
 using System.Runtime.InteropServices;
 using Sidecar.Probes.Interop;
+using Sidecar.Probes.Values;
 
 namespace Sidecar.Probes.SockDiag;
 
@@ -25,43 +26,74 @@ public enum DestroyResult
 /// <summary>Called for each message of a dump that has the wanted type; false where it could not be read.</summary>
 internal delegate bool MessageVisitor(ReadOnlySpan<byte> payload);
 
+/// <summary>Writes a dump request with this sequence number into the buffer; returns its length.</summary>
+internal delegate int RequestWriter(Span<byte> buffer, uint sequence);
+
 /// <summary>How a dump ended.</summary>
 /// <param name="Sockets">Sockets visited.</param>
 /// <param name="Interrupted">NLM_F_DUMP_INTR was set: the table changed meanwhile and some may be missing.</param>
 /// <param name="Malformed">Messages that could not be read and were skipped.</param>
-public readonly record struct DumpResult(int Sockets, bool Interrupted, int Malformed);
+public readonly record struct DumpResult(int Sockets, bool Interrupted, int Malformed)
+{
+    /// <summary>
+    /// Whether all that the kernel told was read. Only then does a socket that was not visited say anything, and even then a
+    /// dump may have passed it over: the kernel resumes by bucket and index.
+    /// </summary>
+    public bool IsComplete => !Interrupted && Malformed == 0;
+}
 
 /// <summary>
 /// One NETLINK_SOCK_DIAG socket. It sees the network namespace in which it was made, for its whole life, and keeps that
 /// namespace alive. Not for use by two threads at once.
 /// </summary>
-public sealed partial class SockDiagClient : IDisposable
+public sealed class SockDiagClient : IDisposable
 {
     /// <summary>The kernel never fills more than 32 KiB per recv of a dump.</summary>
     private const int ReceiveBufferSize = 64 * 1024;
 
-    private readonly KernelHandle _socket;
+    private readonly Func<KernelHandle>? _reopen;
+    private readonly Lock _closing = new();
+    private KernelHandle _socket;
+    private bool _isDisposed;
+
+    /// <summary>The end of a dump has not been read: until it is, the kernel refuses every other dump on this socket (EBUSY).</summary>
+    private bool _isDumping;
+
     private readonly byte[] _buffer = GC.AllocateArray<byte>(ReceiveBufferSize, pinned: true);
     private readonly byte[] _request = new byte[InetDiagWire.MaximumDumpSize];
     private uint _sequence;
 
     /// <summary>A client over a socket that is set up already; tests give one whose other end is theirs.</summary>
-    internal SockDiagClient(KernelHandle socket) => _socket = socket;
-
-    /// <summary>Opens a client in the calling thread's network namespace.</summary>
-    /// <exception cref="KernelException">The kernel has no NETLINK_SOCK_DIAG, or descriptors are used up.</exception>
-    public static SockDiagClient Open()
+    /// <param name="socket">The socket, which the client closes.</param>
+    /// <param name="reopen">Makes another one after a dump that was given up; null: the same one is used on.</param>
+    internal SockDiagClient(KernelHandle socket, Func<KernelHandle>? reopen = null)
     {
-        var fd = Libc.Socket(Libc.AF_NETLINK, Libc.SOCK_DGRAM | Libc.SOCK_CLOEXEC, Libc.NETLINK_SOCK_DIAG);
-        if (fd < 0)
+        _socket = socket;
+        _reopen = reopen;
+    }
+
+    /// <summary>
+    /// Opens a client in the calling thread's network namespace. Whoever calls from a thread that does not stay in that
+    /// namespace uses the other overload.
+    /// </summary>
+    /// <exception cref="KernelException">The kernel has no NETLINK_SOCK_DIAG, or descriptors are used up.</exception>
+    public static SockDiagClient Open() => new(OpenSocket(), OpenSocket);
+
+    /// <summary>Opens a client in the namespace in which <paramref name="inside"/> runs what it is given, now and later.</summary>
+    /// <exception cref="KernelException">The namespace cannot be entered, the kernel has no NETLINK_SOCK_DIAG, or descriptors are used up.</exception>
+    internal static SockDiagClient Open(Func<Func<KernelHandle>, KernelHandle> inside) => new(inside(OpenSocket), () => inside(OpenSocket));
+
+    /// <summary>A socket in the calling thread's network namespace.</summary>
+    internal static KernelHandle OpenSocket()
+    {
+        var handle = Libc.Socket(Libc.AF_NETLINK, Libc.SOCK_DGRAM | Libc.SOCK_CLOEXEC, Libc.NETLINK_SOCK_DIAG);
+        if (handle.IsInvalid)
         {
             throw new KernelException("socket(NETLINK_SOCK_DIAG)", Marshal.GetLastPInvokeError());
         }
 
-        var handle = new KernelHandle(fd);
-
         // A connected netlink socket takes messages from the kernel (port 0) only, not from other processes.
-        if (!Libc.TryConnectNetlinkToKernel(fd))
+        if (!Libc.TryConnectNetlinkToKernel(handle))
         {
             var errno = Marshal.GetLastPInvokeError();
             handle.Dispose();
@@ -69,8 +101,8 @@ public sealed partial class SockDiagClient : IDisposable
         }
 
         // A dump is answered in the calling thread's own system calls, so an answer that takes seconds is no answer.
-        Libc.TrySetReceiveTimeout(fd, TimeSpan.FromSeconds(5));
-        return new SockDiagClient(handle);
+        Libc.TrySetReceiveTimeout(handle, TimeSpan.FromSeconds(5));
+        return handle;
     }
 
     /// <summary>States of connections that can carry data, as a mask for <see cref="Dump"/>.</summary>
@@ -83,8 +115,9 @@ public sealed partial class SockDiagClient : IDisposable
     /// <param name="states">Bit mask of 1 &lt;&lt; state.</param>
     /// <param name="filter">Bytecode of <see cref="SocketFilter.Compile"/>; empty for all.</param>
     /// <param name="withInfo">Whether TCP_INFO is asked for (408 instead of 124 bytes a socket).</param>
-    /// <param name="visitor">Called for each socket, on this thread.</param>
+    /// <param name="visitor">Called for each socket, on this thread. It makes no request of this client; what it throws ends the dump.</param>
     /// <exception cref="KernelException">The request was refused or the answer broke off (ENOBUFS, EINTR beyond retry, timeout).</exception>
+    /// <exception cref="ObjectDisposedException">The client has been disposed, perhaps meanwhile.</exception>
     public DumpResult Dump(uint states, ReadOnlySpan<byte> filter, bool withInfo, SocketVisitor visitor)
     {
         var length = InetDiagWire.WriteDump(_request, ++_sequence, states, withInfo ? InetDiagWire.ExtensionInfo : (byte)0, filter);
@@ -100,10 +133,15 @@ public sealed partial class SockDiagClient : IDisposable
         });
     }
 
+    /// <summary>Sends the dump request that <paramref name="write"/> puts together, and visits every message of the wanted type.</summary>
+    internal DumpResult DumpMessages(RequestWriter write, ushort type, string what, MessageVisitor visitor) =>
+        DumpMessages(_request.AsSpan(0, write(_request, ++_sequence)), type, what, visitor);
+
     /// <summary>Sends a dump request that carries the newest sequence number and visits every message of the wanted type.</summary>
     private DumpResult DumpMessages(ReadOnlySpan<byte> request, ushort type, string what, MessageVisitor visitor)
     {
         Send(request, what);
+        _isDumping = true;
         var sockets = 0;
         var malformed = 0;
         var interrupted = false;
@@ -122,6 +160,7 @@ public sealed partial class SockDiagClient : IDisposable
                 switch (message.Type)
                 {
                     case InetDiagWire.NLMSG_DONE:
+                        _isDumping = false;
                         if (message.Errno > 0)
                         {
                             throw new KernelException(what, message.Errno);
@@ -129,6 +168,7 @@ public sealed partial class SockDiagClient : IDisposable
 
                         return new DumpResult(sockets, interrupted, malformed);
                     case InetDiagWire.NLMSG_ERROR:
+                        _isDumping = false; // it was refused
                         throw new KernelException(what, message.Errno);
                     case var other when other == type && visitor(message.Payload):
                         sockets++;
@@ -194,7 +234,7 @@ public sealed partial class SockDiagClient : IDisposable
 
     /// <summary>
     /// Destroys exactly the socket <paramref name="key"/> names: its owner's calls return ECONNABORTED, its peer is sent
-    /// a RST. The caller must have looked at it just before; a cookie is required, and LISTEN sockets are never asked for.
+    /// a RST. The caller must have read it just before; a cookie is required, and LISTEN sockets are never asked for.
     /// </summary>
     /// <exception cref="ArgumentException">The key has no cookie.</exception>
     /// <exception cref="KernelException">A refusal other than those of <see cref="DestroyResult"/>.</exception>
@@ -230,11 +270,64 @@ public sealed partial class SockDiagClient : IDisposable
         }
     }
 
-    public void Dispose() => _socket.Dispose();
+    public void Dispose()
+    {
+        lock (_closing)
+        {
+            _isDisposed = true;
+            _socket.Dispose();
+        }
+    }
+
+    /// <summary>
+    /// Leaves a dump that was given up behind, with the socket that it is tied to. Reading it to its end would take as long as
+    /// the dump itself; and after an ENOBUFS of the kernel's allocator no end comes, since only reading a message makes the
+    /// kernel go on (netlink_recvmsg).
+    /// </summary>
+    private void Reopen()
+    {
+        if (_reopen is null)
+        {
+            return;
+        }
+
+        ObjectDisposedException.ThrowIf(_isDisposed, this);
+        var fresh = _reopen();
+
+        // A netlink socket sees the namespace in which it was made: one of another namespace would answer for other sockets.
+        if (NamespaceOf(fresh) != NamespaceOf(_socket))
+        {
+            fresh.Dispose();
+            throw new KernelException("socket(NETLINK_SOCK_DIAG): in another network namespace", Libc.EINVAL);
+        }
+
+        lock (_closing)
+        {
+            if (_isDisposed)
+            {
+                fresh.Dispose();
+                throw new ObjectDisposedException(nameof(SockDiagClient));
+            }
+
+            _socket.Dispose();
+            _socket = fresh;
+        }
+
+        _isDumping = false;
+    }
+
+    /// <summary>SO_NETNS_COOKIE of a socket; null before Linux 5.14, which has none.</summary>
+    private static ulong? NamespaceOf(KernelHandle socket) =>
+        Libc.TryGetOption(socket, Libc.SOL_SOCKET, Libc.SO_NETNS_COOKIE, out ulong cookie) ? cookie : null;
 
     private void Send(ReadOnlySpan<byte> request, string what)
     {
-        while (Libc.Send(_socket.Descriptor, request) < 0)
+        if (_isDumping)
+        {
+            Reopen();
+        }
+
+        while (Libc.Send(_socket, request) < 0)
         {
             var errno = Marshal.GetLastPInvokeError();
             if (errno != Libc.EINTR)
@@ -248,7 +341,7 @@ public sealed partial class SockDiagClient : IDisposable
     {
         while (true)
         {
-            var length = Libc.Receive(_socket.Descriptor, _buffer, Libc.MSG_TRUNC);
+            var length = Libc.Receive(_socket, _buffer, Libc.MSG_TRUNC);
             if (length > _buffer.Length)
             {
                 throw new KernelException(what + ": message larger than the buffer", Libc.ENOBUFS);

@@ -1,6 +1,6 @@
 using Sidecar.Probes.Interop;
 using Sidecar.Probes.Processes;
-using Sidecar.Probes.SockDiag;
+using Sidecar.Probes.Values;
 
 namespace Sidecar.Probes.Sockets;
 
@@ -20,6 +20,9 @@ public enum TouchResult
 
     /// <summary>setsockopt or getsockopt failed.</summary>
     Failed,
+
+    /// <summary>The socket is in a state in which this must not be done: not established, or in repair mode. Nothing was changed.</summary>
+    WrongState,
 }
 
 /// <summary>
@@ -68,7 +71,8 @@ public static class ForeignSocket
         return after is not { } wanted || Write(socket, before, wanted, force) ? TouchResult.Done : TouchResult.Failed;
     }
 
-    private static KernelHandle? Duplicate(ProcessHandle owner, int descriptor, SocketCookie cookie, out TouchResult result)
+    /// <summary>The owner's socket, when the descriptor still is the one with that cookie; the caller closes it within microseconds.</summary>
+    internal static KernelHandle? Duplicate(ProcessHandle owner, int descriptor, SocketCookie cookie, out TouchResult result)
     {
         var socket = owner.TryDuplicate(descriptor, out var failure);
         if (socket is null)
@@ -83,7 +87,7 @@ public static class ForeignSocket
             return null;
         }
 
-        if (!Libc.TryGetOption(socket.Descriptor, Libc.SOL_SOCKET, Libc.SO_COOKIE, out ulong found) || found != cookie.Value)
+        if (!Libc.TryGetOption(socket, Libc.SOL_SOCKET, Libc.SO_COOKIE, out ulong found) || found != cookie.Value)
         {
             socket.Dispose();
             result = TouchResult.Gone;
@@ -96,13 +100,12 @@ public static class ForeignSocket
 
     private static bool Read(KernelHandle socket, out KeepaliveOptions options)
     {
-        var fd = socket.Descriptor;
         options = default;
-        if (!Libc.TryGetOption(fd, Libc.SOL_SOCKET, Libc.SO_KEEPALIVE, out int enabled)
-            || !Libc.TryGetOption(fd, Libc.SOL_TCP, Libc.TCP_KEEPIDLE, out int idle)
-            || !Libc.TryGetOption(fd, Libc.SOL_TCP, Libc.TCP_KEEPINTVL, out int interval)
-            || !Libc.TryGetOption(fd, Libc.SOL_TCP, Libc.TCP_KEEPCNT, out int count)
-            || !Libc.TryGetOption(fd, Libc.SOL_TCP, Libc.TCP_USER_TIMEOUT, out int userTimeout))
+        if (!Libc.TryGetOption(socket, Libc.SOL_SOCKET, Libc.SO_KEEPALIVE, out int enabled)
+            || !Libc.TryGetOption(socket, Libc.SOL_TCP, Libc.TCP_KEEPIDLE, out int idle)
+            || !Libc.TryGetOption(socket, Libc.SOL_TCP, Libc.TCP_KEEPINTVL, out int interval)
+            || !Libc.TryGetOption(socket, Libc.SOL_TCP, Libc.TCP_KEEPCNT, out int count)
+            || !Libc.TryGetOption(socket, Libc.SOL_TCP, Libc.TCP_USER_TIMEOUT, out int userTimeout))
         {
             return false;
         }
@@ -115,30 +118,29 @@ public static class ForeignSocket
     /// <summary>Sets only what differs. TCP_USER_TIMEOUT is read for the decision and never set.</summary>
     private static bool Write(KernelHandle socket, in KeepaliveOptions before, in KeepaliveOptions wanted, bool force)
     {
-        var fd = socket.Descriptor;
         var ok = true;
 
         // Count and interval first: once the timer runs, it must run with all three.
         if (wanted.Count != before.Count)
         {
-            ok &= Libc.TrySetOption(fd, Libc.SOL_TCP, Libc.TCP_KEEPCNT, wanted.Count);
+            ok &= Libc.TrySetOption(socket, Libc.SOL_TCP, Libc.TCP_KEEPCNT, wanted.Count);
         }
 
         if (wanted.Interval != before.Interval)
         {
-            ok &= Libc.TrySetOption(fd, Libc.SOL_TCP, Libc.TCP_KEEPINTVL, (int)wanted.Interval.TotalSeconds);
+            ok &= Libc.TrySetOption(socket, Libc.SOL_TCP, Libc.TCP_KEEPINTVL, (int)wanted.Interval.TotalSeconds);
         }
 
         if (wanted.Enabled != before.Enabled)
         {
-            ok &= Libc.TrySetOption(fd, Libc.SOL_SOCKET, Libc.SO_KEEPALIVE, wanted.Enabled ? 1 : 0);
+            ok &= Libc.TrySetOption(socket, Libc.SOL_SOCKET, Libc.SO_KEEPALIVE, wanted.Enabled ? 1 : 0);
         }
 
         // Last, because with SO_KEEPALIVE on it re-arms the timer from the time already idle; it also runs when only
         // SO_KEEPALIVE changed, whose own timer would start from now.
         if (force || wanted.Idle != before.Idle || wanted.Enabled != before.Enabled)
         {
-            ok &= Libc.TrySetOption(fd, Libc.SOL_TCP, Libc.TCP_KEEPIDLE, (int)wanted.Idle.TotalSeconds);
+            ok &= Libc.TrySetOption(socket, Libc.SOL_TCP, Libc.TCP_KEEPIDLE, (int)wanted.Idle.TotalSeconds);
         }
 
         return ok;

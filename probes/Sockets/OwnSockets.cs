@@ -1,5 +1,5 @@
 using System.Collections.Concurrent;
-using Sidecar.Probes.SockDiag;
+using Sidecar.Probes.Values;
 
 namespace Sidecar.Probes.Sockets;
 

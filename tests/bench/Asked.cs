@@ -2,7 +2,7 @@ using System.Globalization;
 
 namespace Sidecar.Benchmarks;
 
-/// <summary>What the environment asks of the benchmarks, for a quick look or a long one.</summary>
+/// <summary>What the environment asks of the benchmarks, for a quick run or a long one.</summary>
 internal static class Asked
 {
     /// <summary>SIDECAR_BENCH_SECONDS: how long something is watched.</summary>

@@ -6,16 +6,16 @@ namespace Sidecar.Benchmarks;
 /// <summary>A child that answers one line with one line. It ends with its standard input, and so with this process.</summary>
 internal sealed class Dialogue : IDisposable
 {
-    private readonly Process process;
-    private readonly Task<string> error;
+    private readonly Process _process;
+    private readonly Task<string> _error;
 
     private Dialogue(Process process)
     {
-        this.process = process;
-        error = process.StandardError.ReadToEndAsync();
+        _process = process;
+        _error = process.StandardError.ReadToEndAsync();
     }
 
-    public int Pid => process.Id;
+    public int Pid => _process.Id;
 
     /// <summary>Starts a program inside a namespace.</summary>
     public static Dialogue Start(NetworkNamespace inside, params IEnumerable<string> commandLine)
@@ -32,22 +32,22 @@ internal sealed class Dialogue : IDisposable
 
     /// <summary>Says a line and returns the numbers of the answer.</summary>
     /// <exception cref="CommandFailedException">The child ended; the message has what it said.</exception>
-    public async Task<long[]> AskAsync(string line = "look")
+    public async Task<long[]> AskAsync(string line = "scan")
     {
-        await process.StandardInput.WriteLineAsync(line);
-        await process.StandardInput.FlushAsync();
-        var answer = await process.StandardOutput.ReadLineAsync() ?? throw new CommandFailedException($"{process.StartInfo.ArgumentList[2]} ended: {await error}");
+        await _process.StandardInput.WriteLineAsync(line);
+        await _process.StandardInput.FlushAsync();
+        var answer = await _process.StandardOutput.ReadLineAsync() ?? throw new CommandFailedException($"{_process.StartInfo.ArgumentList[2]} ended: {await _error}");
         return [.. answer.Split(' ').Select(long.Parse)];
     }
 
     public void Dispose()
     {
-        process.StandardInput.Close();
-        if (!process.WaitForExit(TimeSpan.FromSeconds(5)))
+        _process.StandardInput.Close();
+        if (!_process.WaitForExit(TimeSpan.FromSeconds(5)))
         {
-            process.Kill();
+            _process.Kill();
         }
 
-        process.Dispose();
+        _process.Dispose();
     }
 }

@@ -1,5 +1,5 @@
 using System.Globalization;
-using Sidecar.Agent.Tracking;
+using Sidecar.Agent.Core.Tracking;
 using Sidecar.Lab;
 using Sidecar.Probes.SockDiag;
 
@@ -17,23 +17,23 @@ internal sealed class Field : IAsyncDisposable
     public const int WatchedPort = 5432;
     public const int OtherPort = 5433;
 
-    private readonly TestLab lab;
-    private readonly List<ChildProcess> children = [];
-    private readonly Dictionary<ChildProcess, string> serverOf = [];
-    private readonly List<string> directories = [];
-    private int servers;
+    private readonly TestLab _lab;
+    private readonly List<ChildProcess> _children = [];
+    private readonly Dictionary<ChildProcess, string> _serverOf = [];
+    private readonly List<string> _directories = [];
+    private int _servers;
 
-    private Field(TestLab lab) => this.lab = lab;
+    private Field(TestLab lab) => _lab = lab;
 
-    public TestLab Lab => lab;
+    public TestLab Lab => _lab;
 
-    public Sidecar.Lab.NetworkNamespace Worker => lab.Network.Worker;
+    public Sidecar.Lab.NetworkNamespace Worker => _lab.Network.Worker;
 
     /// <summary>All servers, as an upstream's endpoint names them.</summary>
-    public string ServerNetwork => string.Join('.', lab.Network.DatabaseAddress4.ToString().Split('.')[..3]) + ".64/26";
+    public string ServerNetwork => string.Join('.', _lab.Network.DatabaseAddress4.ToString().Split('.')[..3]) + ".64/26";
 
     /// <summary>The kernel's filter for the watched ones, in hexadecimal.</summary>
-    public string Filter => Convert.ToHexString(SocketFilter.Compile([.. LookChild.Configuration(ServerNetwork, WatchedPort, lab.Directory).Upstreams.SelectMany(section => new Upstream(section).Conditions)]));
+    public string Filter => Convert.ToHexString(SocketFilter.Compile([.. ScanChild.Configuration(ServerNetwork, WatchedPort, _lab.Directory).Upstreams.SelectMany(section => new Upstream(section).Conditions)]));
 
     public static async Task<Field> CreateAsync(LabOptions? options = null) =>
         new(await TestLab.StartAsync((options ?? new LabOptions { Router = RouterBehaviour.Forward }) with { Servers = false }));
@@ -54,8 +54,8 @@ internal sealed class Field : IAsyncDisposable
     public async Task<ChildProcess> StartClientAsync(string mode, int count, int port, params IEnumerable<string> further)
     {
         var server = await StartServerAsync();
-        var client = await StartAsync(lab.Network.Worker, $"{count} clients", [mode, server, Text(port), Text(count), .. further]);
-        serverOf[client] = server;
+        var client = await StartAsync(_lab.Network.Worker, $"{count} clients", [mode, server, Text(port), Text(count), .. further]);
+        _serverOf[client] = server;
         return client;
     }
 
@@ -63,32 +63,32 @@ internal sealed class Field : IAsyncDisposable
     public async Task<ChildProcess> StartProcessesAsync(int count)
     {
         var server = await StartServerAsync();
-        return await StartAsync(lab.Network.Worker, $"{count} processes", ["fork", Text(count), server, Text(WatchedPort)]);
+        return await StartAsync(_lab.Network.Worker, $"{count} processes", ["fork", Text(count), server, Text(WatchedPort)]);
     }
 
     /// <summary>Runs a shell command in the worker's namespace and returns how long it took.</summary>
     public async Task<TimeSpan> TimeAsync(string command)
     {
         var began = System.Diagnostics.Stopwatch.GetTimestamp();
-        await lab.Network.Worker.RunAsync(["sh", "-c", command]);
+        await _lab.Network.Worker.RunAsync(["sh", "-c", command]);
         return System.Diagnostics.Stopwatch.GetElapsedTime(began);
     }
 
     /// <summary>The router forgets the connections of these clients, and no others.</summary>
-    public Task ForgetAsync(ChildProcess clients) => lab.Network.Router.RunAsync(["conntrack", "-D", "-p", "tcp", "--orig-dst", serverOf[clients]]);
+    public Task ForgetAsync(ChildProcess clients) => _lab.Network.Router.RunAsync(["conntrack", "-D", "-p", "tcp", "--orig-dst", _serverOf[clients]]);
 
     /// <summary>Removes a directory with the field.</summary>
-    public void KeepUntilDisposed(string directory) => directories.Add(directory);
+    public void KeepUntilDisposed(string directory) => _directories.Add(directory);
 
     public async ValueTask DisposeAsync()
     {
-        foreach (var child in children)
+        foreach (var child in _children)
         {
             child.Dispose();
         }
 
-        await lab.DisposeAsync();
-        directories.ForEach(directory => Directory.Delete(directory, recursive: true));
+        await _lab.DisposeAsync();
+        _directories.ForEach(directory => Directory.Delete(directory, recursive: true));
     }
 
     private async Task StartClientsAsync(string mode, int count, int port, params IEnumerable<string> further)
@@ -102,10 +102,10 @@ internal sealed class Field : IAsyncDisposable
     private async Task<string> StartServerAsync()
     {
         // Each server has an address of its own, so that its clients have all ports to themselves.
-        var address = $"{string.Join('.', lab.Network.DatabaseAddress4.ToString().Split('.')[..3])}.{67 + servers++}";
-        await lab.Network.Database.IpAsync($"addr add {address}/26 dev to-router");
-        await lab.Network.Worker.SysctlAsync("net.ipv4.ip_local_port_range=2000 65000");
-        await StartAsync(lab.Network.Database, $"server {address}", ["serve", address, Text(WatchedPort), Text(OtherPort)]);
+        var address = $"{string.Join('.', _lab.Network.DatabaseAddress4.ToString().Split('.')[..3])}.{67 + _servers++}";
+        await _lab.Network.Database.IpAsync($"addr add {address}/26 dev to-router");
+        await _lab.Network.Worker.SysctlAsync("net.ipv4.ip_local_port_range=2000 65000");
+        await StartAsync(_lab.Network.Database, $"server {address}", ["serve", address, Text(WatchedPort), Text(OtherPort)]);
         return address;
     }
 
@@ -116,9 +116,9 @@ internal sealed class Field : IAsyncDisposable
             Name = name,
             CommandLine = [await Programs.PathAsync("sockets"), .. arguments],
             Namespace = host.Name,
-            Directory = lab.Directory,
+            Directory = _lab.Directory,
         });
-        children.Add(child);
+        _children.Add(child);
         await child.WaitForLineAsync(line => string.Equals(line, "ready", StringComparison.Ordinal), TimeSpan.FromMinutes(2));
         return child;
     }

@@ -5,22 +5,22 @@ namespace Sidecar.Benchmarks;
 /// <summary>Several runs of one thing.</summary>
 internal sealed class Measured(IEnumerable<double> values)
 {
-    private readonly double[] sorted = [.. values.Order()];
+    private readonly double[] _sorted = [.. values.Order()];
 
-    public int Runs => sorted.Length;
+    public int Runs => _sorted.Length;
 
     public double Median => Quantile(0.5);
 
     public double Quantile(double q)
     {
-        if (sorted.Length == 0)
+        if (_sorted.Length == 0)
         {
             return double.NaN;
         }
 
-        var at = q * (sorted.Length - 1);
+        var at = q * (_sorted.Length - 1);
         var below = (int)at;
-        return below + 1 < sorted.Length ? sorted[below] + ((at - below) * (sorted[below + 1] - sorted[below])) : sorted[below];
+        return below + 1 < _sorted.Length ? _sorted[below] + ((at - below) * (_sorted[below + 1] - _sorted[below])) : _sorted[below];
     }
 
     /// <summary>Median with the middle half of the runs: <c>1.21 (1.18–1.26)</c>.</summary>

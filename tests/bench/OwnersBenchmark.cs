@@ -2,7 +2,7 @@ using System.Globalization;
 
 namespace Sidecar.Benchmarks;
 
-/// <summary>What finding the owners of sockets adds to a look, with 2,000 processes that hold one each.</summary>
+/// <summary>What finding the owners of sockets adds to a scan, with 2,000 processes that hold one each.</summary>
 internal static class OwnersBenchmark
 {
     private const int Processes = 2_000;
@@ -19,8 +19,8 @@ internal static class OwnersBenchmark
         var (shares, walks) = (new List<double>(), new List<double>());
         for (var round = 0; round < 15; round++)
         {
-            var look = await agent.AskAsync();
-            shares.Add((double)look[4] / look[0]);
+            var scan = await agent.AskAsync();
+            shares.Add((double)scan[4] / scan[0]);
         }
 
         // What it would be to look for them anew each time.
@@ -32,11 +32,11 @@ internal static class OwnersBenchmark
         var share = new Measured(shares);
         Report.Write("Owners", "make bench TARGET=owners",
         [
-            "| processes | sockets | share of a look | goal |",
+            "| processes | sockets | share of a scan | goal |",
             "|---|---|---|---|",
             string.Create(CultureInfo.InvariantCulture, $"| {Processes:#,0} | {sockets + Processes:#,0} | {share.Median:P1} ({share.Quantile(0.25):P1}–{share.Quantile(0.75):P1}) | ≤ 5 % |"),
             "",
-            "Owners are looked for once, among the processes that are known to hold watched connections first; a look asks only for",
+            "Owners are searched for once, among the processes that are known to hold watched connections first; a scan asks only for",
             string.Create(CultureInfo.InvariantCulture, $"those of new sockets. A shell's walk over all descriptors takes {new Measured(walks).Median:0} ms here."),
         ]);
         return share.Median <= Budget;

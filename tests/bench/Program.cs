@@ -10,14 +10,15 @@ var benchmarks = new Dictionary<string, Func<Task<bool>>>(StringComparer.Ordinal
     ["startup"] = StartupBenchmark.RunAsync,
     ["release"] = ReleaseBenchmark.RunAsync,
     ["release-many"] = ReleaseManyBenchmark.RunAsync,
+    ["away"] = AwayBenchmark.RunAsync,
     ["scrape"] = ScrapeBenchmark.RunAsync,
     ["prevention"] = PreventionBenchmark.RunAsync,
 };
 
-if (args is ["look", var network, var port, var directory])
+if (args is ["scan", var network, var port, var directory])
 {
     // The agent's side of a comparison, started by the benchmarks themselves.
-    return LookChild.Run(network, int.Parse(port), directory);
+    return ScanChild.Run(network, int.Parse(port), directory);
 }
 
 var unknown = args.Where(name => !benchmarks.ContainsKey(name)).ToList();

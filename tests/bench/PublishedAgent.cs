@@ -11,22 +11,22 @@ internal sealed partial class PublishedAgent : IDisposable
     // USER_HZ is 100 on every Linux that .NET runs on.
     private const double TicksPerSecond = 100;
 
-    private readonly Field field;
-    private readonly ChildProcess process;
+    private readonly Field _field;
+    private readonly ChildProcess _process;
 
     private PublishedAgent(Field field, ChildProcess process)
     {
-        this.field = field;
-        this.process = process;
+        _field = field;
+        _process = process;
     }
 
-    /// <summary>Starts it; it has taken no look yet.</summary>
+    /// <summary>Starts it; it has taken no scan yet.</summary>
     public static PublishedAgent Start(Field field, string idleTimeout = "350s", bool keepalive = true)
     {
         var directory = Directory.CreateTempSubdirectory("agent-").FullName;
         field.KeepUntilDisposed(directory);
         var path = Path.Combine(directory, "conn-sidecar.conf");
-        File.WriteAllText(path, LookChild.Text(field.ServerNetwork, Field.WatchedPort, directory, idleTimeout) + (keepalive ? "" : "keepalive = off\n"));
+        File.WriteAllText(path, ScanChild.Text(field.ServerNetwork, Field.WatchedPort, directory, idleTimeout) + (keepalive ? "" : "keepalive = off\n"));
         return new PublishedAgent(
             field,
             ChildProcess.Start(new ChildOptions
@@ -43,7 +43,7 @@ internal sealed partial class PublishedAgent : IDisposable
     {
         get
         {
-            var stat = File.ReadAllText(string.Create(CultureInfo.InvariantCulture, $"/proc/{process.Pid}/stat"));
+            var stat = File.ReadAllText(string.Create(CultureInfo.InvariantCulture, $"/proc/{_process.Pid}/stat"));
             var fields = stat[(stat.LastIndexOf(')') + 2)..].Split(' ');
             return TimeSpan.FromSeconds((long.Parse(fields[11], CultureInfo.InvariantCulture) + long.Parse(fields[12], CultureInfo.InvariantCulture)) / TicksPerSecond);
         }
@@ -58,7 +58,7 @@ internal sealed partial class PublishedAgent : IDisposable
     /// <summary>A value of the metrics page without labels, or its sum over all label values.</summary>
     public async Task<double> MetricAsync(string name)
     {
-        using var client = field.Worker.HttpClient();
+        using var client = _field.Worker.HttpClient();
         var page = await client.GetStringAsync(new Uri("http://127.0.0.1:10042/metrics"));
         return Line().Matches(page).Where(match => string.Equals(match.Groups["name"].Value, name, StringComparison.Ordinal))
             .Sum(match => double.Parse(match.Groups["value"].ValueSpan, CultureInfo.InvariantCulture));
@@ -82,9 +82,9 @@ internal sealed partial class PublishedAgent : IDisposable
                 // not up yet
             }
 
-            if (process.HasExited || waited.Elapsed > timeout)
+            if (_process.HasExited || waited.Elapsed > timeout)
             {
-                throw new TimeoutException($"{metric} did not reach {value}: {process.Output}");
+                throw new TimeoutException($"{metric} did not reach {value}: {_process.Output}");
             }
 
             await Task.Delay(50);
@@ -93,12 +93,12 @@ internal sealed partial class PublishedAgent : IDisposable
 
     public void Dispose()
     {
-        process.Stop(Signal.Terminate);
-        process.Dispose();
+        _process.Stop(Signal.Terminate);
+        _process.Dispose();
     }
 
     private double Status(string key) => long.Parse(
-        File.ReadLines(string.Create(CultureInfo.InvariantCulture, $"/proc/{process.Pid}/status")).First(line => line.StartsWith(key, StringComparison.Ordinal)).Split((char[]?)null, StringSplitOptions.RemoveEmptyEntries)[1],
+        File.ReadLines(string.Create(CultureInfo.InvariantCulture, $"/proc/{_process.Pid}/status")).First(line => line.StartsWith(key, StringComparison.Ordinal)).Split((char[]?)null, StringSplitOptions.RemoveEmptyEntries)[1],
         CultureInfo.InvariantCulture) / 1024.0;
 
     [GeneratedRegex(@"^(?<name>[a-z_]+)(?:\{[^}]*\})? (?<value>\S+)", RegexOptions.Multiline | RegexOptions.CultureInvariant, 1000)]

@@ -10,7 +10,7 @@ namespace Sidecar.Benchmarks;
 /// </summary>
 internal static class Report
 {
-    private static readonly string[] Order = ["Sweep", "Sockets not watched", "Owners", "Steady cost", "Start-up", "Release", "Release of many", "Prevention"];
+    private static readonly string[] Order = ["Sweep", "Sockets not watched", "Owners", "Steady cost", "Start-up", "Release", "Release of many", "Release after the router was away", "Prevention"];
 
     private static string File => Path.Combine(Repository.Root, "docs", "benchmarks.md");
 
@@ -40,7 +40,7 @@ internal static class Report
         # Benchmarks
 
         Written by `make bench` (`make bench TARGET=sweep` for one of them); needs root. What is compared is measured side
-        by side in one run, in turns, so that the noise of the machine meets all of them; ratios are those of one turn.
+        by side in one run, alternately, so that the noise of the machine meets all of them; ratios are those of one round.
         Numbers are medians with the middle half of the runs in brackets. The noise is that of the floor: the middle half
         of its runs, divided by their median.
 

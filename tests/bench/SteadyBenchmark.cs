@@ -7,7 +7,7 @@ internal static class SteadyBenchmark
 {
     private const double CpuBudget = 0.01;
 
-    /// <summary>The JIT's second look at the hot code is not the steady state.</summary>
+    /// <summary>The JIT's second scan of the hot code is not the steady state.</summary>
     private static readonly TimeSpan Settled = TimeSpan.FromSeconds(60);
 
     private static readonly TimeSpan Watched = Asked.Seconds(60);
@@ -28,13 +28,13 @@ internal static class SteadyBenchmark
 
         async Task CpuAsync(PublishedAgent agent, string what, double? budget)
         {
-            const string looks = "conn_sidecar_scan_duration_seconds_count";
-            var looked = await agent.MetricAsync(looks);
+            const string scans = "conn_sidecar_scan_duration_seconds_count";
+            var scanned = await agent.MetricAsync(scans);
             var before = agent.Cpu;
             await Task.Delay(Watched);
             var cpu = (agent.Cpu - before) / Watched;
-            looked = await agent.MetricAsync(looks) - looked;
-            Row(what, string.Create(CultureInfo.InvariantCulture, $"{cpu:P2} of a core over {Watched.TotalSeconds:0} s, {looked:0} looks"), budget is { } most ? $"< {most:P0}" : "-", cpu < (budget ?? double.MaxValue));
+            scanned = await agent.MetricAsync(scans) - scanned;
+            Row(what, string.Create(CultureInfo.InvariantCulture, $"{cpu:P2} of a core over {Watched.TotalSeconds:0} s, {scanned:0} scans"), budget is { } most ? $"< {most:P0}" : "-", cpu < (budget ?? double.MaxValue));
         }
 
         await using (var field = await Field.CreateAsync())
@@ -46,14 +46,14 @@ internal static class SteadyBenchmark
             await Task.Delay(Settled);
             await CpuAsync(agent, "CPU, 1,000 watched among 10,000 sockets, all of them at rest", CpuBudget);
 
-            // A new connection is a look, the search for its owner, and a second look when its keepalive is set.
+            // A new connection is a scan, the search for its owner, and a second scan when its keepalive is set.
             await field.StartClientAsync("churn", 2, Field.WatchedPort, "1");
             await CpuAsync(agent, "the same while one more comes and goes every second", null);
         }
 
         await using (var field = await Field.CreateAsync())
         {
-            // A host in use: no look is put off.
+            // A host in use: no scan is put off.
             await field.UseAsync(1_000, TimeSpan.FromSeconds(5));
             await field.OpenAsync(9_000, watched: false);
             using var agent = PublishedAgent.Start(field);
@@ -78,7 +78,7 @@ internal static class SteadyBenchmark
         var few = await AllocatedAsync(1_000);
         var many = await AllocatedAsync(10_000);
         Row(
-            "allocated by a look, by the memory diagnoser",
+            "allocated by a scan, by the memory diagnoser",
             string.Create(CultureInfo.InvariantCulture, $"{few:#,0} B with 1,000 watched, {many:#,0} B with 10,000: {Math.Max(0, many - few) / 9_000.0:0.00} B for each more"),
             "0 B for each",
             many - few < 90);

@@ -4,7 +4,7 @@ using Sidecar.Lab;
 
 namespace Sidecar.Benchmarks;
 
-/// <summary>A full look of the agent against the floor, ss and node-exporter, at growing numbers of sockets.</summary>
+/// <summary>A full scan of the agent against the floor, ss and node-exporter, at growing numbers of sockets.</summary>
 internal static partial class SweepBenchmark
 {
     private const double RatioBudget = 1.3;
@@ -35,7 +35,7 @@ internal static partial class SweepBenchmark
         rows.AddRange(
         [
             "",
-            "The agent's look is everything that one tick does: the dump with TCP_INFO of every watched connection, tracking,",
+            "The agent's scan is everything that one tick does: the dump with TCP_INFO of every watched connection, tracking,",
             "owners, judging, remedies. The floor is a C program that sends the same request and keeps nothing. ss gets the same",
             "filter; tcpstat reads all sockets of the namespace, without TCP_INFO.",
         ]);
@@ -44,7 +44,7 @@ internal static partial class SweepBenchmark
         return within;
     }
 
-    /// <summary>Ratio of the agent's look to the floor, in turns.</summary>
+    /// <summary>Ratio of the agent's scan to the floor, measured alternately.</summary>
     public static async Task<Measured> AgainstFloorAsync(Field field, int rounds)
     {
         using var agent = await StartAgentAsync(field);
@@ -61,12 +61,12 @@ internal static partial class SweepBenchmark
     }
 
     internal static Task<Dialogue> StartAgentAsync(Field field) => Task.FromResult(Dialogue.Start(
-        field.Worker, Environment.ProcessPath!, "look", field.ServerNetwork, Field.WatchedPort.ToString(CultureInfo.InvariantCulture), Directory.CreateDirectory(Path.Combine(field.Lab.Directory, "look")).FullName));
+        field.Worker, Environment.ProcessPath!, "scan", field.ServerNetwork, Field.WatchedPort.ToString(CultureInfo.InvariantCulture), Directory.CreateDirectory(Path.Combine(field.Lab.Directory, "scan")).FullName));
 
-    /// <summary>Looks until all owners are found, all keepalives set and the code is compiled for good.</summary>
+    /// <summary>Scans until all owners are found, all keepalives set and the code is compiled for good.</summary>
     internal static async Task WarmUpAsync(Dialogue agent)
     {
-        for (var look = 0; look < 50; look++)
+        for (var scan = 0; scan < 50; scan++)
         {
             await agent.AskAsync();
             await Task.Delay(20);
@@ -86,20 +86,20 @@ internal static partial class SweepBenchmark
         for (var round = 0; round < rounds; round++)
         {
             var bottom = await floor.AskAsync();
-            var look = await agent.AskAsync();
-            if (bottom[0] != size || look[3] != size)
+            var scan = await agent.AskAsync();
+            if (bottom[0] != size || scan[3] != size)
             {
-                throw new InvalidOperationException($"{size} sockets were made, the floor saw {bottom[0]} and the agent {look[3]}");
+                throw new InvalidOperationException($"{size} sockets were made, the floor saw {bottom[0]} and the agent {scan[3]}");
             }
 
             bottoms.Add(bottom[1] / 1e6);
-            ratios.Add((double)look[0] / bottom[1]);
-            allocated.Add((double)look[2] / size);
+            ratios.Add((double)scan[0] / bottom[1]);
+            allocated.Add((double)scan[2] / size);
             if (round % everySs == 0)
             {
-                ss.Add((await field.TimeAsync($"ss -Htin '{filter}' > /dev/null")).TotalNanoseconds / look[0]);
-                ssp.Add((await field.TimeAsync($"ss -Htinp '{filter}' > /dev/null")).TotalNanoseconds / look[0]);
-                tcpstat.Add(await ScrapeAsync(field) * 1e9 / look[0]);
+                ss.Add((await field.TimeAsync($"ss -Htin '{filter}' > /dev/null")).TotalNanoseconds / scan[0]);
+                ssp.Add((await field.TimeAsync($"ss -Htinp '{filter}' > /dev/null")).TotalNanoseconds / scan[0]);
+                tcpstat.Add(await ScrapeAsync(field) * 1e9 / scan[0]);
             }
         }
 

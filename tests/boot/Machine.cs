@@ -11,15 +11,15 @@ internal sealed class Machine : IAsyncDisposable
     private static readonly string[] Environment =
         ["env", "-i", "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root", "LANG=C.UTF-8", "DEBIAN_FRONTEND=noninteractive"];
 
-    private static int count;
-    private readonly ChildProcess process;
-    private readonly string mountPoint;
-    private int leader;
+    private static int _count;
+    private readonly ChildProcess _process;
+    private readonly string _mountPoint;
+    private int _leader;
 
     private Machine(ChildProcess nspawn, string directory)
     {
-        process = nspawn;
-        mountPoint = directory;
+        _process = nspawn;
+        _mountPoint = directory;
     }
 
     /// <summary>
@@ -97,15 +97,15 @@ internal sealed class Machine : IAsyncDisposable
 
     public async ValueTask DisposeAsync()
     {
-        await Task.Run(process.Dispose);
+        await Task.Run(_process.Dispose);
         // The mounts went with their namespace, so this is the empty directory again.
-        Directory.Delete(mountPoint);
+        Directory.Delete(_mountPoint);
     }
 
     private static async Task<Machine> BootOnceAsync(NetworkNamespace? network)
     {
         var root = await DebianRoot.GetAsync();
-        var name = $"sidecar-boot-{System.Environment.ProcessId}-{Interlocked.Increment(ref count)}";
+        var name = $"sidecar-boot-{System.Environment.ProcessId}-{Interlocked.Increment(ref _count)}";
         var directory = Directory.CreateTempSubdirectory($"{name}-").FullName;
         var nspawn = ChildProcess.Start(new ChildOptions
         {
@@ -128,13 +128,13 @@ internal sealed class Machine : IAsyncDisposable
         }
         catch (TimeoutException e)
         {
-            var failed = machine.leader == 0 ? "" : (await machine.TryRunAsync("systemctl", "--failed", "--no-pager")).Output;
+            var failed = machine._leader == 0 ? "" : (await machine.TryRunAsync("systemctl", "--failed", "--no-pager")).Output;
             await machine.DisposeAsync();
             throw new TimeoutException($"{e.Message}\n{nspawn.Output}\n{failed}", e);
         }
     }
 
-    private string LeaderText => leader.ToString(CultureInfo.InvariantCulture);
+    private string LeaderText => _leader.ToString(CultureInfo.InvariantCulture);
 
     private string PathInside(string path) => $"/proc/{LeaderText}/root{path}";
 
@@ -142,20 +142,20 @@ internal sealed class Machine : IAsyncDisposable
 
     private async Task<bool> IsUpAsync()
     {
-        if (process.HasExited)
+        if (_process.HasExited)
         {
-            throw new TimeoutException($"{process.Name} ended with {process.ExitCode}");
+            throw new TimeoutException($"{_process.Name} ended with {_process.ExitCode}");
         }
 
         // unshare -> nspawn -> the machine's systemd; nspawn has other children on the way, so it is looked up each time.
-        if (ChildOf(process.Pid) is not { } nspawn || ChildOf(nspawn) is not { } init || ReadOrEmpty($"/proc/{init}/comm").Trim() != "systemd")
+        if (ChildOf(_process.Pid) is not { } nspawn || ChildOf(nspawn) is not { } init || ReadOrEmpty($"/proc/{init}/comm").Trim() != "systemd")
         {
             return false;
         }
 
-        leader = init;
+        _leader = init;
         var state = (await TryRunAsync("systemctl", "is-system-running")).Output.Trim();
-        return state == "degraded" ? throw new TimeoutException($"{process.Name} has a unit that failed") : state == "running";
+        return state == "degraded" ? throw new TimeoutException($"{_process.Name} has a unit that failed") : state == "running";
     }
 
     private static int? ChildOf(int pid)

@@ -39,7 +39,8 @@ public sealed partial class PackageTests
         var files = listing.Select(l => l.Split(' ', 6, StringSplitOptions.RemoveEmptyEntries)).Select(f => (Mode: f[0], Owner: f[1], Path: f[5].TrimStart('.'))).ToList();
         foreach (var wanted in new[]
         {
-            "/usr/bin/conn-sidecar", "/lib/systemd/system/conn-sidecar.service", "/usr/lib/sysusers.d/conn-sidecar.conf",
+            "/usr/bin/conn-sidecar", "/lib/systemd/system/conn-sidecar.service", "/lib/systemd/system/conn-sidecar-check.socket", "/lib/systemd/system/conn-sidecar-check@.service",
+            "/usr/lib/sysusers.d/conn-sidecar.conf",
             "/usr/lib/tmpfiles.d/conn-sidecar.conf", "/etc/conn-sidecar/conn-sidecar.conf", "/etc/conn-sidecar/conf.d/",
             "/usr/share/man/man8/conn-sidecar.8.gz", "/usr/share/man/man5/conn-sidecar.conf.5.gz",
             "/usr/share/bash-completion/completions/conn-sidecar", "/usr/share/doc/conn-sidecar/README.Debian",

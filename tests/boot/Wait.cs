@@ -12,7 +12,7 @@ internal static class Wait
         var waited = Stopwatch.StartNew();
         while (!await condition())
         {
-            if (waited.Elapsed > timeout)
+            if (waited.Elapsed > Patience.For(timeout))
             {
                 throw new TimeoutException($"not within {timeout.TotalSeconds} s: {what}");
             }

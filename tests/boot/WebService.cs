@@ -12,9 +12,9 @@ internal sealed class WebService : IDisposable
     public const string Unit = "uwsgi.service";
     private const int Workers = 4;
     private const int FirstPort = 8081;
-    private readonly HttpClient client;
+    private readonly HttpClient _client;
 
-    private WebService(HttpClient http) => client = http;
+    private WebService(HttpClient http) => _client = http;
 
     public static async Task<WebService> StartAsync(Machine machine, TestLab lab)
     {
@@ -62,7 +62,7 @@ internal sealed class WebService : IDisposable
     public async Task<(int Pid, string? Error)> AskAsync(int worker)
     {
         var url = new Uri(string.Create(CultureInfo.InvariantCulture, $"http://127.0.0.1:{FirstPort + worker - 1}/query"));
-        using var response = await client.GetAsync(url);
+        using var response = await _client.GetAsync(url);
         using var json = JsonDocument.Parse(await response.Content.ReadAsStringAsync());
         return (json.RootElement.GetProperty("pid").GetInt32(), json.RootElement.TryGetProperty("error", out var error) ? error.GetString() : null);
     }
@@ -82,5 +82,5 @@ internal sealed class WebService : IDisposable
         return pids;
     }
 
-    public void Dispose() => client.Dispose();
+    public void Dispose() => _client.Dispose();
 }

@@ -1,5 +1,6 @@
 using System.Text;
 using Sidecar.Agent.Configuration;
+using Sidecar.Agent.Core.Settings;
 using Sidecar.Simulator;
 
 namespace Sidecar.Fuzz;

@@ -1,9 +1,9 @@
 using System.Net.Sockets;
 using System.Text;
 using System.Text.Json;
-using Sidecar.Agent.Control;
-using Sidecar.Agent.Telemetry;
-using Sidecar.Agent.Tracking;
+using Sidecar.Agent.Core.Remedies;
+using Sidecar.Agent.Core.Snapshots;
+using Sidecar.Agent.Endpoints;
 using Sidecar.Simulator;
 
 namespace Sidecar.Fuzz;

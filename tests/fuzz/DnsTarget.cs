@@ -2,8 +2,9 @@ using System.Buffers.Binary;
 using System.Diagnostics;
 using System.Net;
 using System.Net.Sockets;
-using Sidecar.Agent.Configuration;
-using Sidecar.Agent.Tracking;
+using Sidecar.Agent.Core.Settings;
+using Sidecar.Agent.Core.Tracking;
+using Sidecar.Agent.Observation;
 using Sidecar.Probes.SockDiag;
 using Sidecar.Simulator;
 
@@ -65,14 +66,17 @@ internal sealed class DnsTarget : FuzzTarget
         for (var times = dice.Choose(1, 3); times > 0; times--)
         {
             _answer = new Answer(dice);
-            var resolving = upstream.ResolveAsync(CancellationToken.None);
-            Hold(resolving.ContinueWith(_ => { }, TaskScheduler.Default).Wait(TimeSpan.FromSeconds(30)), "it waits for ever");
-            var problem = resolving.GetAwaiter().GetResult();
+            var problems = new List<string>();
+            var names = new NameResolver([upstream]);
+            names.Resolve(TimeSpan.Zero, problems, CancellationToken.None);
+            names.Wait(TimeSpan.FromSeconds(30));
+            Hold(!names.IsResolving, "it waits for ever");
+            names.Resolve(TimeSpan.Zero, problems, CancellationToken.None);
             var conditions = upstream.Conditions.ToList();
             Hold(conditions.Count <= MostAddresses, $"{conditions.Count} addresses are kept");
             Hold(conditions.Count >= before, "addresses that were known are forgotten");
             Hold(conditions.All(condition => condition is { Port: 5432, PrefixLength: 128 }), "an address is taken for a network");
-            Hold(conditions.Count > 0 || problem is not null, "that there is no address was not told");
+            Hold(conditions.Count > 0 || problems.Count > 0, "that there is no address was not told");
             if (conditions.Count > 0)
             {
                 _ = SocketFilter.Compile(conditions);

@@ -44,6 +44,7 @@ internal sealed record FuzzKind(string Name, double Share, Func<FuzzTarget> Make
         new("evidence", 0.1, () => new EvidenceTarget()),
         new("ledger", 0.1, () => new LedgerTarget()),
         new("incidents", 0.1, () => new IncidentsTarget()),
+        new("replay", 0.1, () => new ReplayTarget()),
         new("control", 0.2, () => new ControlTarget()),
         new("postgresql", 0.01, () => new PostgreSqlTarget()),
         new("dns", 0.02, () => new DnsTarget()),

@@ -2,6 +2,7 @@ using System.Runtime.InteropServices;
 using Sidecar.Probes;
 using Sidecar.Probes.Interop;
 using Sidecar.Probes.SockDiag;
+using Sidecar.Probes.Values;
 using Sidecar.Simulator;
 
 namespace Sidecar.Fuzz;
@@ -19,7 +20,7 @@ internal sealed partial class NetlinkTarget : FuzzTarget
     private const int MostDatagrams = 8;
 
     private readonly KernelHandle _kernel;
-    private readonly int _agent;
+    private readonly KernelHandle _agent;
     private readonly SockDiagClient _client;
     private readonly byte[] _request = new byte[4096];
     private uint _sequence;
@@ -33,8 +34,8 @@ internal sealed partial class NetlinkTarget : FuzzTarget
         }
 
         _kernel = new KernelHandle(pair[0]);
-        _agent = pair[1];
-        _client = new SockDiagClient(new KernelHandle(pair[1]));
+        _agent = new KernelHandle(pair[1]);
+        _client = new SockDiagClient(_agent);
     }
 
     internal override void Try(Dice dice)
@@ -49,7 +50,7 @@ internal sealed partial class NetlinkTarget : FuzzTarget
             TryOne(dice);
         }
 
-        Drain(_kernel.Descriptor);
+        Drain(_kernel);
     }
 
     public override void Dispose()
@@ -59,9 +60,9 @@ internal sealed partial class NetlinkTarget : FuzzTarget
         _kernel.Dispose();
     }
 
-    private void Drain(int descriptor)
+    private void Drain(KernelHandle socket)
     {
-        while (Libc.Receive(descriptor, _request, 0) > 0)
+        while (Libc.Receive(socket, _request, 0) > 0)
         {
         }
     }
@@ -188,7 +189,7 @@ internal sealed partial class NetlinkTarget : FuzzTarget
     }
 
     /// <summary>An empty datagram would be taken for the end of the socket, which netlink has not.</summary>
-    private int SendFromKernel(byte[] datagram) => datagram.Length == 0 ? 0 : Math.Max(0, Libc.Send(_kernel.Descriptor, datagram));
+    private int SendFromKernel(byte[] datagram) => datagram.Length == 0 ? 0 : Math.Max(0, Libc.Send(_kernel, datagram));
 
     [LibraryImport("libc", EntryPoint = "socketpair", SetLastError = true)]
     [DefaultDllImportSearchPaths(DllImportSearchPath.SafeDirectories)]

@@ -51,11 +51,11 @@ internal sealed class PostgreSqlTarget : FuzzTarget
         });
         try
         {
-            var asking = probe.LookAsync([IPAddress.Loopback], CancellationToken.None);
+            var asking = probe.ScanAsync([IPAddress.Loopback], CancellationToken.None);
             Hold(asking.ContinueWith(_ => { }, TaskScheduler.Default).Wait(InTime), "it waits for ever");
-            var look = asking.GetAwaiter().GetResult();
-            Hold(look.Sessions.All(session => session.Client.Port > 0 && session.Age >= TimeSpan.Zero), "a session that cannot be was believed");
-            Hold(!script.IsHonest || look.Sessions.Count == 1, "an honest answer was read wrongly");
+            var scan = asking.GetAwaiter().GetResult();
+            Hold(scan.Sessions.All(session => session.Client.Port > 0 && session.Age >= TimeSpan.Zero), "a session that cannot be was believed");
+            Hold(!script.IsHonest || scan.Sessions.Count == 1, "an honest answer was read wrongly");
         }
         catch (ServerProbeException e)
         {

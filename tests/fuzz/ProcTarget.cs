@@ -1,5 +1,6 @@
 using System.Text;
 using Sidecar.Probes.Processes;
+using Sidecar.Probes.Values;
 using Sidecar.Simulator;
 
 namespace Sidecar.Fuzz;

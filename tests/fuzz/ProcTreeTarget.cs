@@ -1,7 +1,9 @@
 using System.Text;
-using Sidecar.Agent.Configuration;
-using Sidecar.Agent.Tracking;
+using Sidecar.Agent.Core.Settings;
+using Sidecar.Agent.Core.Tracking;
+using Sidecar.Agent.Observation;
 using Sidecar.Probes.Processes;
+using Sidecar.Probes.Values;
 using Sidecar.Simulator;
 
 namespace Sidecar.Fuzz;
@@ -35,10 +37,11 @@ internal sealed class ProcTreeTarget : FuzzTarget
             _dice = new Dice(dice.Next());
         }
 
-        var owners = new OwnerTable(_reader, [new WorkersSection { Name = "w", Unit = "uwsgi.service", Terminate = true }]);
-        for (var looks = 0; looks < 3; looks++)
+        var owners = new OwnerTable();
+        var finder = new OwnerFinder(_reader, owners, [new WorkersSection { Name = "w", Unit = "uwsgi.service", Terminate = true }]);
+        for (var scans = 0; scans < 3; scans++)
         {
-            owners.Resolve([1, 2, 3, 4], TimeSpan.FromSeconds(looks * 100));
+            finder.Find([1, 2, 3, 4], TimeSpan.FromSeconds(scans * 100));
             foreach (var inode in (uint[])[1, 2, 3, 4])
             {
                 var ownership = owners.Find(inode);
@@ -51,7 +54,7 @@ internal sealed class ProcTreeTarget : FuzzTarget
                 }
             }
 
-            owners.Prune();
+            finder.Prune();
         }
 
         for (var pid = 0; pid <= Pids + 1; pid++)

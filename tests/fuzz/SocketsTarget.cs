@@ -1,8 +1,9 @@
 using System.Net;
-using Sidecar.Agent.Configuration;
-using Sidecar.Agent.Judgement;
-using Sidecar.Agent.Tracking;
+using Sidecar.Agent.Core.Judgement;
+using Sidecar.Agent.Core.Settings;
+using Sidecar.Agent.Core.Tracking;
 using Sidecar.Probes.SockDiag;
+using Sidecar.Probes.Values;
 using Sidecar.Simulator;
 
 namespace Sidecar.Fuzz;
@@ -26,26 +27,31 @@ internal sealed class SocketsTarget : FuzzTarget
         var key = new SocketKey(2, TcpEndPoint.From(IPAddress.Parse("10.0.0.1"), 40000), TcpEndPoint.From(Server, 5432), 0, new SocketCookie(1));
         var now = TimeSpan.FromSeconds(dice.Choose(0, 100_000));
         var utcNow = DateTimeOffset.UnixEpoch.AddYears(50);
-        var connection = new PathTable().Track(key, upstream, 1, now);
+        var connection = new PathTable().Track(key, upstream, 1, 33, now);
         var inFlight = false;
-        for (var looks = dice.Choose(1, 12); looks > 0; looks--)
+        for (var scans = dice.Choose(1, 12); scans > 0; scans--)
         {
             if (InetDiagWire.TryReadSocket(DiagMessages.Socket(dice, 1), out var socket))
             {
-                ConnectionTable.Take(connection, socket, now, utcNow);
+                connection.User.Take(connection.Update(socket, now), TimeSpan.Zero, now, utcNow);
                 inFlight = socket.Info is { IsPresent: true, Unacked: > 0 };
             }
 
             if (dice.Chance(0.3))
             {
-                connection.NoteFreshConnect(dice.Chance(0.5), now - dice.Seconds(0, 2), now);
+                connection.NoteConnectProbe(dice.Chance(0.5), now - dice.Seconds(0, 2), now);
+            }
+
+            if (dice.Chance(0.3))
+            {
+                connection.NoteWindowProbe(now);
             }
 
             connection.Assess(utcNow);
             Hold(Enum.IsDefined(connection.Judged.Verdict), "no verdict");
 
-            // Without any fresh connection on its path, nothing may ever be condemned.
-            Hold(connection.Judged.Verdict is not Verdict.Stuck, $"stuck without a fresh connection, in flight {inFlight}");
+            // Without any connect probe on its path, nothing may ever be condemned.
+            Hold(connection.Judged.Verdict is not Verdict.Stuck, $"stuck without a connect probe, in flight {inFlight}");
             Hold(Explanation.Of(connection, now).Length > 0, "no explanation");
             now += dice.MagnitudeSeconds(0.001, 10_000);
             utcNow += dice.Chance(0.9) ? TimeSpan.FromSeconds(1) : TimeSpan.FromHours(dice.Choose(-10_000, 10_000));

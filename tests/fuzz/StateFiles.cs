@@ -1,10 +1,11 @@
 using System.Text;
-using Microsoft.Extensions.Logging;
 using Microsoft.Extensions.Logging.Abstractions;
+using Sidecar.Agent.Action;
 using Sidecar.Agent.Commands;
-using Sidecar.Agent.Judgement.IdleTimeout;
+using Sidecar.Agent.Core.Judgement.IdleTimeout;
+using Sidecar.Agent.Core.Remedies;
+using Sidecar.Agent.Core.Settings;
 using Sidecar.Agent.Measurement;
-using Sidecar.Agent.Remedies;
 using Sidecar.Agent.Telemetry;
 using Sidecar.Simulator;
 
@@ -67,7 +68,7 @@ internal sealed class EvidenceTarget : StateFileTarget
         foreach (var evidence in kept.Values)
         {
             var estimator = new PathEstimator(evidence);
-            estimator.Add(new Observation(dice.Seconds(1, 4000), GapOutcome.Survived, now, EvidenceSource.Passive));
+            estimator.Add(new GapObservation(dice.Seconds(1, 4000), GapOutcome.Survived, now, EvidenceSource.Passive));
             var estimate = estimator.Estimate(now);
             Hold(estimate.Lower >= TimeSpan.Zero && (estimate.Upper is null || estimate.Upper >= estimate.Lower || estimate.Contradicted), "an estimate upside down");
             _ = estimator.Keep();
@@ -90,13 +91,16 @@ internal sealed class LedgerTarget : StateFileTarget
     internal override void Try(Dice dice)
     {
         File.WriteAllBytes(Path.Combine(State, "keepalives.json"), Hostile(dice, Good));
-        var warned = 0;
-        var ledger = new KeepaliveLedger(State, (level, _) => warned += level >= LogLevel.Warning ? 1 : 0);
-        ledger.NoteChange();
-        ledger.Save([], TimeSpan.Zero, atOnce: true);
-        var afterwards = 0;
-        _ = new KeepaliveLedger(State, (level, _) => afterwards += level >= LogLevel.Warning ? 1 : 0);
-        Hold(afterwards == 0, "a file that was just written is damaged");
+        var world = new Sidecar.Agent.Core.Tracking.World(new SidecarConfiguration { Agent = new AgentSection(), Upstreams = [], Workers = [], Files = [] }, 1, 1, _ => false);
+        var engine = new RemedyEngine(world);
+        var ledger = new KeepaliveLedger(State, NullLogger.Instance);
+        engine.Recall(ledger.Load());
+        ledger.Save(engine, TimeSpan.Zero, atOnce: true);
+        var damaged = Path.Combine(State, "keepalives.json.damaged");
+        File.Delete(damaged);
+        _ = new KeepaliveLedger(State, NullLogger.Instance).Load();
+        _ = new KeepaliveLedger(State, NullLogger.Instance).Load();
+        Hold(!File.Exists(damaged) || !File.Exists(Path.Combine(State, "keepalives.json")), "a file that was set aside is still there");
         File.Delete(Path.Combine(State, "keepalives.json.damaged"));
     }
 }

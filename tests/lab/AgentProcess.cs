@@ -22,8 +22,8 @@ public sealed record AgentOptions
     /// <summary>The <c>idle-timeout</c> key.</summary>
     public string IdleTimeout { get; init; } = "350s";
 
-    /// <summary>The <c>dead-after</c> key.</summary>
-    public string DeadAfter { get; init; } = "120s";
+    /// <summary>The <c>dead-after</c> key; null: not in the file, so that the agent's own default holds.</summary>
+    public string? DeadAfter { get; init; } = "120s";
 
     /// <summary>Whether it has a DSN for the database, with the two grants and no more.</summary>
     public bool Sessions { get; init; }
@@ -77,19 +77,19 @@ public sealed record AgentIncident(
 /// <summary>The published <c>conn-sidecar</c>, run on the worker host of a lab as an operator would.</summary>
 public sealed class AgentProcess
 {
-    private static int count;
-    private readonly string configurationFile;
-    private readonly string runtimeDirectory;
-    private readonly string binary;
-    private readonly NetworkNamespace stage;
+    private static int _count;
+    private readonly string _configurationFile;
+    private readonly string _runtimeDirectory;
+    private readonly string _binary;
+    private readonly NetworkNamespace _stage;
 
     private AgentProcess(TestLab lab, NetworkNamespace host, ChildProcess process, string binary, string configuration, string runtimeDirectory)
     {
-        stage = host;
-        this.binary = binary;
+        _stage = host;
+        _binary = binary;
         Process = process;
-        configurationFile = configuration;
-        this.runtimeDirectory = runtimeDirectory;
+        _configurationFile = configuration;
+        _runtimeDirectory = runtimeDirectory;
     }
 
     /// <summary>The running agent; its output is the agent's log.</summary>
@@ -117,7 +117,7 @@ public sealed class AgentProcess
     public async Task WaitUntilReadyAsync()
     {
         var waited = Stopwatch.StartNew();
-        while (!Directory.Exists(runtimeDirectory) || Directory.GetFiles(runtimeDirectory, "*.sock").Length == 0
+        while (!Directory.Exists(_runtimeDirectory) || Directory.GetFiles(_runtimeDirectory, "*.sock").Length == 0
             || (await RunAsync("status", "--json")).ExitCode != 0)
         {
             if (Process.HasExited || waited.Elapsed > Patience.For(TimeSpan.FromSeconds(30)))
@@ -134,7 +134,7 @@ public sealed class AgentProcess
 
     /// <summary>The same, started by another program, such as one that takes rights away.</summary>
     public Task<CommandResult> RunUnderAsync(IEnumerable<string> starter, params IEnumerable<string> arguments) =>
-        stage.TryRunAsync([.. starter, binary, .. arguments, "--config", configurationFile]);
+        _stage.TryRunAsync([.. starter, _binary, .. arguments, "--config", _configurationFile]);
 
     /// <summary>What the running agent sees.</summary>
     public async Task<IReadOnlyList<AgentConnection>> StatusAsync()
@@ -206,13 +206,37 @@ public sealed class AgentProcess
         }
     }
 
+    /// <summary>Replays each incident in its state directory with the built program.</summary>
+    /// <param name="isForeign">Incidents that no agent has recorded, by id.</param>
+    /// <returns>Those that would be decided otherwise or cannot be replayed, with what the program says of them.</returns>
+    public async Task<IReadOnlyList<string>> ReplayAsync(Func<string, bool> isForeign)
+    {
+        if (!File.Exists(Path.Combine(StateDirectory, "incidents.jsonl")))
+        {
+            return [];
+        }
+
+        // Tests put errors into the agent's own configuration.
+        var configuration = Path.Combine(Path.GetDirectoryName(_configurationFile)!, "replay.conf");
+        await File.WriteAllTextAsync(configuration, $"[agent]\nstate-directory = {StateDirectory}\n");
+        var result = await Command.TryRunAsync(Binary, ["replay", "--all", "--config", configuration]);
+        var lines = result.Output.Split('\n', StringSplitOptions.RemoveEmptyEntries);
+        List<string> wrong = [.. lines.Where(line => !line.Contains("  same decision: ", StringComparison.Ordinal) && !line.EndsWith(" is no longer kept", StringComparison.Ordinal) && !isForeign(line.Split(' ')[0]))];
+        if (wrong.Count == 0 && (result.ExitCode != 0 || result.Error.Contains("not permitted", StringComparison.Ordinal)))
+        {
+            wrong.Add($"replay ended with {result.ExitCode}: {result.Error}");
+        }
+
+        return wrong;
+    }
+
     /// <summary>The metrics page of the agent.</summary>
     public Task<string> MetricsAsync() => GetAsync("/metrics");
 
     /// <summary>The body that its endpoint answers with, whatever the status.</summary>
     public async Task<string> GetAsync(string path)
     {
-        using var client = stage.HttpClient();
+        using var client = _stage.HttpClient();
         using var response = await client.GetAsync(new Uri($"http://127.0.0.1:{Port}{path}"));
         return await response.Content.ReadAsStringAsync();
     }
@@ -222,7 +246,7 @@ public sealed class AgentProcess
 
     internal static AgentProcess Start(TestLab lab, AgentOptions options)
     {
-        var name = $"agent-{Interlocked.Increment(ref count)}";
+        var name = $"agent-{Interlocked.Increment(ref _count)}";
         var directory = Path.Combine(lab.Directory, name);
         var state = options.StateDirectory ?? Path.Combine(directory, "state");
         var run = Path.Combine(directory, "run");
@@ -249,7 +273,8 @@ public sealed class AgentProcess
         var process = ChildProcess.Start(new ChildOptions
         {
             Name = name,
-            CommandLine = [.. options.Starter.Select(word => word.Replace("{state}", state, StringComparison.Ordinal)), program, "run", "--config", configuration],
+            // As in the unit file.
+            CommandLine = [.. options.User is null && options.WithoutCapabilities.Count == 0 ? ["nice", "-n", "-10"] : Array.Empty<string>(), .. options.Starter.Select(word => word.Replace("{state}", state, StringComparison.Ordinal)), program, "run", "--config", configuration],
             Namespace = host.Name,
             User = options.User,
             WithoutCapabilities = options.WithoutCapabilities,
@@ -277,8 +302,12 @@ public sealed class AgentProcess
             $"refreshed-by = {options.RefreshedBy}",
             $"keepalive = {(options.Keepalive ? "on" : "off")}",
             $"recycle = {(options.Recycle ? "on" : "off")}",
-            $"dead-after = {options.DeadAfter}",
         };
+        if (options.DeadAfter is { } deadAfter)
+        {
+            lines.Add($"dead-after = {deadAfter}");
+        }
+
         if (options.Sessions)
         {
             lines.Add($"dsn-file = {WriteDsn(lab, state)}");
@@ -287,7 +316,7 @@ public sealed class AgentProcess
         if (options.WorkersExecutable is not null)
         {
             lines.AddRange(
-                ["", "[workers:web]", $"executable = {options.WorkersExecutable}", $"terminate = {(options.Terminate ? "on" : "off")}", "grace = 5s"]);
+                ["", "[workers:web]", $"user = {WebApplication.User}", $"executable = {options.WorkersExecutable}", $"terminate = {(options.Terminate ? "on" : "off")}", "grace = 5s"]);
         }
 
         return string.Join('\n', [.. lines, .. options.FurtherLines]) + "\n";
@@ -308,7 +337,7 @@ public sealed class AgentProcess
     {
         try
         {
-            return File.ResolveLinkTarget($"/proc/{pid}/exe", returnFinalTarget: false)?.Name == Path.GetFileName(binary) ? pid
+            return File.ResolveLinkTarget($"/proc/{pid}/exe", returnFinalTarget: false)?.Name == Path.GetFileName(_binary) ? pid
                 : File.ReadAllText($"/proc/{pid}/task/{pid}/children").Split(' ', StringSplitOptions.RemoveEmptyEntries)
                     .Select(child => FindPid(int.Parse(child, System.Globalization.CultureInfo.InvariantCulture))).FirstOrDefault(found => found is not null);
         }

@@ -48,36 +48,36 @@ public sealed record ChildOptions
 /// </summary>
 public sealed partial class ChildProcess : IDisposable
 {
-    private readonly Process process;
-    private readonly Lock gate = new();
-    private readonly List<string> lines = [];
-    private TaskCompletionSource changed = new(TaskCreationOptions.RunContinuationsAsynchronously);
-    private bool isDisposed;
+    private readonly Process _process;
+    private readonly Lock _gate = new();
+    private readonly List<string> _lines = [];
+    private TaskCompletionSource _changed = new(TaskCreationOptions.RunContinuationsAsynchronously);
+    private bool _isDisposed;
 
     private ChildProcess(string name, Process process)
     {
         Name = name;
-        this.process = process;
+        _process = process;
     }
 
     public string Name { get; }
 
     /// <summary>Process id of the program itself: nsenter and setpriv replace themselves by it.</summary>
-    public int Pid => process.Id;
+    public int Pid => _process.Id;
 
-    public bool HasExited => process.HasExited;
+    public bool HasExited => _process.HasExited;
 
     /// <summary>Exit code, or null while it runs.</summary>
-    public int? ExitCode => process.HasExited ? process.ExitCode : null;
+    public int? ExitCode => _process.HasExited ? _process.ExitCode : null;
 
     /// <summary>All lines of both outputs so far.</summary>
     public IReadOnlyList<string> Lines
     {
         get
         {
-            lock (gate)
+            lock (_gate)
             {
-                return [.. lines];
+                return [.. _lines];
             }
         }
     }
@@ -146,18 +146,18 @@ public sealed partial class ChildProcess : IDisposable
         while (true)
         {
             Task next;
-            lock (gate)
+            lock (_gate)
             {
-                if (lines.Find(line => wanted(line)) is { } found)
+                if (_lines.Find(line => wanted(line)) is { } found)
                 {
                     return found;
                 }
 
-                next = changed.Task;
+                next = _changed.Task;
             }
 
             var left = Patience.For(timeout) - deadline.Elapsed;
-            if (left <= TimeSpan.Zero || (process.HasExited && deadline.Elapsed > TimeSpan.FromSeconds(1)))
+            if (left <= TimeSpan.Zero || (_process.HasExited && deadline.Elapsed > TimeSpan.FromSeconds(1)))
             {
                 throw new TimeoutException($"{Name} did not say what was waited for; it said:\n{Output}");
             }
@@ -173,20 +173,20 @@ public sealed partial class ChildProcess : IDisposable
         using var cancellation = new CancellationTokenSource(Patience.For(timeout));
         try
         {
-            await process.WaitForExitAsync(cancellation.Token);
+            await _process.WaitForExitAsync(cancellation.Token);
         }
         catch (OperationCanceledException e)
         {
             throw new TimeoutException($"{Name} (pid {Pid}) still runs after {timeout.TotalSeconds} s; it said:\n{Output}", e);
         }
 
-        return process.ExitCode;
+        return _process.ExitCode;
     }
 
     /// <summary>Sends a signal to this child, if it still runs.</summary>
     public void Send(Signal signal)
     {
-        if (!process.HasExited)
+        if (!_process.HasExited)
         {
             SendTo(Pid, signal);
         }
@@ -206,20 +206,20 @@ public sealed partial class ChildProcess : IDisposable
     public void Stop(Signal first)
     {
         Send(first);
-        if (!process.WaitForExit(TimeSpan.FromSeconds(2)))
+        if (!_process.WaitForExit(TimeSpan.FromSeconds(2)))
         {
             Send(Signal.Kill);
-            process.WaitForExit(TimeSpan.FromSeconds(5));
+            _process.WaitForExit(TimeSpan.FromSeconds(5));
         }
     }
 
     /// <summary>Ends the child. A second call does nothing.</summary>
     public void Dispose()
     {
-        if (!Interlocked.Exchange(ref isDisposed, true))
+        if (!Interlocked.Exchange(ref _isDisposed, true))
         {
             Stop(Signal.Kill);
-            process.Dispose();
+            _process.Dispose();
         }
     }
 
@@ -233,11 +233,11 @@ public sealed partial class ChildProcess : IDisposable
             return;
         }
 
-        lock (gate)
+        lock (_gate)
         {
-            lines.Add(line);
-            changed.TrySetResult();
-            changed = new TaskCompletionSource(TaskCreationOptions.RunContinuationsAsynchronously);
+            _lines.Add(line);
+            _changed.TrySetResult();
+            _changed = new TaskCompletionSource(TaskCreationOptions.RunContinuationsAsynchronously);
         }
     }
 

@@ -10,13 +10,13 @@ public sealed class Database
     private const string Programs = "/usr/lib/postgresql/15/bin";
     private const string User = "postgres";
 
-    private readonly Func<Task<ChildProcess>> start;
-    private readonly string dataDirectory;
+    private readonly Func<Task<ChildProcess>> _start;
+    private readonly string _dataDirectory;
 
     private Database(Func<Task<ChildProcess>> start, ChildProcess server, string data, IPAddress address, string socketDirectory)
     {
-        this.start = start;
-        dataDirectory = data;
+        _start = start;
+        _dataDirectory = data;
         Server = server;
         Address = address;
         SocketDirectory = socketDirectory;
@@ -70,8 +70,16 @@ public sealed class Database
     {
         Server.Send(Signal.Interrupt); // PostgreSQL's fast shutdown
         await Server.WaitForExitAsync(TimeSpan.FromSeconds(30));
-        await File.WriteAllTextAsync(Path.Combine(dataDirectory, "standby.signal"), "");
-        Server = await start();
+        await File.WriteAllTextAsync(Path.Combine(_dataDirectory, "standby.signal"), "");
+        Server = await _start();
+    }
+
+    /// <summary>Stops the server and starts it again; connections of before are unknown to it.</summary>
+    public async Task RestartAsync()
+    {
+        Server.Send(Signal.Interrupt);
+        await Server.WaitForExitAsync(TimeSpan.FromSeconds(30));
+        Server = await _start();
     }
 
     /// <summary>libpq's connection string to it through the network.</summary>
@@ -93,16 +101,16 @@ public sealed class Database
     internal static class Template
     {
         private static readonly Lock Gate = new();
-        private static int users;
-        private static LabSlot? slot;
-        private static Task<string>? data;
+        private static int _users;
+        private static LabSlot? _slot;
+        private static Task<string>? _data;
 
         /// <summary>Counts a lab in, before it begins.</summary>
         public static void Acquire()
         {
             lock (Gate)
             {
-                users++;
+                _users++;
             }
         }
 
@@ -111,7 +119,7 @@ public sealed class Database
         {
             lock (Gate)
             {
-                return data ??= Task.Run(MakeAsync);
+                return _data ??= Task.Run(MakeAsync);
             }
         }
 
@@ -120,22 +128,22 @@ public sealed class Database
         {
             lock (Gate)
             {
-                if (--users == 0)
+                if (--_users == 0)
                 {
-                    if (slot is { } last)
+                    if (_slot is { } last)
                     {
                         LabCleanup.Remove(last);
                     }
 
-                    (slot, data) = (null, null);
+                    (_slot, _data) = (null, null);
                 }
             }
         }
 
         private static async Task<string> MakeAsync()
         {
-            slot = LabCleanup.Keep(LabSlot.TakeNamed("template"));
-            var directory = Path.Combine(slot.Directory, "data");
+            _slot = LabCleanup.Keep(LabSlot.TakeNamed("template"));
+            var directory = Path.Combine(_slot.Directory, "data");
             Directory.CreateDirectory(directory);
             await Command.RunAsync("chown", [$"{User}:", directory]);
             await Command.RunAsync("setpriv",

@@ -8,15 +8,15 @@ namespace Sidecar.Lab;
 /// </summary>
 public sealed class LabNetwork
 {
-    private readonly string subnet4;
-    private readonly string subnet6;
-    private readonly bool hasContainer;
+    private readonly string _subnet4;
+    private readonly string _subnet6;
+    private readonly bool _hasContainer;
 
     private LabNetwork(string id, int number, bool container)
     {
-        hasContainer = container;
-        subnet4 = $"10.77.{number}";
-        subnet6 = $"fd77:{number:x}";
+        _hasContainer = container;
+        _subnet4 = $"10.77.{number}";
+        _subnet6 = $"fd77:{number:x}";
         var names = NamespaceNames(id);
         Worker = new NetworkNamespace(names[0]);
         Router = new NetworkNamespace(names[1]);
@@ -34,15 +34,15 @@ public sealed class LabNetwork
     /// <summary>Where the workers stand: the worker host, or a namespace of their own behind it.</summary>
     public NetworkNamespace Application { get; }
 
-    public IPAddress DatabaseAddress4 => IPAddress.Parse($"{subnet4}.66");
+    public IPAddress DatabaseAddress4 => IPAddress.Parse($"{_subnet4}.66");
 
-    public IPAddress DatabaseAddress6 => IPAddress.Parse($"{subnet6}:2::2");
+    public IPAddress DatabaseAddress6 => IPAddress.Parse($"{_subnet6}:2::2");
 
     /// <summary>The IPv4 network of all hosts of this lab, in CIDR notation.</summary>
-    public string Network4 => $"{subnet4}.0/24";
+    public string Network4 => $"{_subnet4}.0/24";
 
     /// <summary>The IPv6 network of all hosts of this lab, in CIDR notation.</summary>
-    public string Network6 => $"{subnet6}::/32";
+    public string Network6 => $"{_subnet6}::/32";
 
     /// <summary>The names that the namespaces of a lab have, whether they exist or not.</summary>
     internal static IReadOnlyList<string> NamespaceNames(string id) =>
@@ -69,7 +69,7 @@ public sealed class LabNetwork
     private async Task CreateAsync()
     {
         var hosts = new List<NetworkNamespace> { Worker, Router, Database };
-        if (hasContainer)
+        if (_hasContainer)
         {
             hosts.Add(Application);
         }
@@ -83,7 +83,7 @@ public sealed class LabNetwork
                 "net.ipv6.conf.default.keep_addr_on_down=1", "net.ipv6.conf.all.keep_addr_on_down=1");
         }
 
-        foreach (var forwarder in hasContainer ? new[] { Router, Worker } : [Router])
+        foreach (var forwarder in _hasContainer ? new[] { Router, Worker } : [Router])
         {
             await forwarder.SysctlAsync("net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1");
         }
@@ -91,48 +91,48 @@ public sealed class LabNetwork
         await Router.IpAsync(
             $"link add to-worker type veth peer name to-router netns {Worker.Name}",
             $"link add to-database type veth peer name to-router netns {Database.Name}",
-            $"addr add {subnet4}.2/26 dev to-worker",
-            $"addr add {subnet6}:1::2/64 dev to-worker nodad",
-            $"addr add {subnet4}.65/26 dev to-database",
-            $"addr add {subnet6}:2::1/64 dev to-database nodad",
+            $"addr add {_subnet4}.2/26 dev to-worker",
+            $"addr add {_subnet6}:1::2/64 dev to-worker nodad",
+            $"addr add {_subnet4}.65/26 dev to-database",
+            $"addr add {_subnet6}:2::1/64 dev to-database nodad",
             "link set lo up",
             "link set to-worker up",
             "link set to-database up");
         await Worker.IpAsync(
-            $"addr add {subnet4}.1/26 dev to-router",
-            $"addr add {subnet6}:1::1/64 dev to-router nodad",
+            $"addr add {_subnet4}.1/26 dev to-router",
+            $"addr add {_subnet6}:1::1/64 dev to-router nodad",
             "link set lo up",
             "link set to-router up",
-            $"route add default via {subnet4}.2",
-            $"route add default via {subnet6}:1::2");
+            $"route add default via {_subnet4}.2",
+            $"route add default via {_subnet6}:1::2");
         await Database.IpAsync(
-            $"addr add {subnet4}.66/26 dev to-router",
-            $"addr add {subnet6}:2::2/64 dev to-router nodad",
+            $"addr add {_subnet4}.66/26 dev to-router",
+            $"addr add {_subnet6}:2::2/64 dev to-router nodad",
             "link set lo up",
             "link set to-router up",
-            $"route add default via {subnet4}.65",
-            $"route add default via {subnet6}:2::1");
-        if (!hasContainer)
+            $"route add default via {_subnet4}.65",
+            $"route add default via {_subnet6}:2::1");
+        if (!_hasContainer)
         {
             return;
         }
 
         await Worker.IpAsync(
             $"link add to-container type veth peer name eth0 netns {Application.Name}",
-            $"addr add {subnet4}.129/26 dev to-container",
-            $"addr add {subnet6}:3::1/64 dev to-container nodad",
+            $"addr add {_subnet4}.129/26 dev to-container",
+            $"addr add {_subnet6}:3::1/64 dev to-container nodad",
             "link set to-container up");
         await Application.IpAsync(
-            $"addr add {subnet4}.130/26 dev eth0",
-            $"addr add {subnet6}:3::2/64 dev eth0 nodad",
+            $"addr add {_subnet4}.130/26 dev eth0",
+            $"addr add {_subnet6}:3::2/64 dev eth0 nodad",
             "link set lo up",
             "link set eth0 up",
-            $"route add default via {subnet4}.129",
-            $"route add default via {subnet6}:3::1");
+            $"route add default via {_subnet4}.129",
+            $"route add default via {_subnet6}:3::1");
         await AddContainerRoutesAsync();
     }
 
-    private Task AddContainerRoutesAsync() => hasContainer
-        ? Router.IpAsync($"route replace {subnet4}.128/26 via {subnet4}.1", $"route replace {subnet6}:3::/64 via {subnet6}:1::1")
+    private Task AddContainerRoutesAsync() => _hasContainer
+        ? Router.IpAsync($"route replace {_subnet4}.128/26 via {_subnet4}.1", $"route replace {_subnet6}:3::/64 via {_subnet6}:1::1")
         : Task.CompletedTask;
 }

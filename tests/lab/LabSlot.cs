@@ -13,13 +13,13 @@ internal sealed class LabSlot : IDisposable
     private const int Last = 250;
 
     private const string LockDirectory = "/run/sidecar-lab";
-    private readonly FileStream lockFile;
-    private int disposed;
+    private readonly FileStream _lockFile;
+    private int _disposed;
 
     private LabSlot(string id, FileStream lockFile)
     {
         Id = id;
-        this.lockFile = lockFile;
+        _lockFile = lockFile;
         Directory = System.IO.Directory.CreateTempSubdirectory($"sidecar-lab-{id}-").FullName;
         using var writer = new StreamWriter(lockFile, leaveOpen: true);
         writer.Write($"{Directory}\n");
@@ -70,15 +70,15 @@ internal sealed class LabSlot : IDisposable
 
     public void Dispose()
     {
-        if (Interlocked.Exchange(ref disposed, 1) != 0)
+        if (Interlocked.Exchange(ref _disposed, 1) != 0)
         {
             return;
         }
 
         Remove(Id, Directory);
         using var registry = LockRegistry();
-        File.Delete(lockFile.Name);
-        lockFile.Dispose();
+        File.Delete(_lockFile.Name);
+        _lockFile.Dispose();
     }
 
     private static List<string> ReapLocked()
@@ -114,7 +114,7 @@ internal sealed class LabSlot : IDisposable
                 continue;
             }
 
-            // More than once, because a master may respawn a worker between the look and the signal.
+            // More than once, because a master may respawn a worker between the scan and the signal.
             for (var attempt = 0; attempt < 100 && ProcessesIn(name) is { Length: > 0 } pids; attempt++)
             {
                 Array.ForEach(pids, pid => ChildProcess.SendTo(pid, Signal.Kill));

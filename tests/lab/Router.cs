@@ -7,11 +7,11 @@ namespace Sidecar.Lab;
 /// The forgetful router: connection tracking that forgets idle connections and takes no packet of a connection that
 /// it does not know, as stateful firewalls, NAT gateways and load balancers do.
 /// </summary>
-public sealed class Router
+public sealed partial class Router
 {
-    private readonly NetworkNamespace host;
+    private readonly NetworkNamespace _host;
 
-    private Router(NetworkNamespace host) => this.host = host;
+    private Router(NetworkNamespace host) => _host = host;
 
     internal static async Task<Router> ConfigureAsync(NetworkNamespace host, LabOptions options)
     {
@@ -93,10 +93,10 @@ public sealed class Router
 
     /// <summary>Changes after how long the router forgets; each connection takes it over with its next packet.</summary>
     public Task SetIdleTimeoutAsync(TimeSpan timeout) =>
-        host.SysctlAsync($"net.netfilter.nf_conntrack_tcp_timeout_established={(int)timeout.TotalSeconds}");
+        _host.SysctlAsync($"net.netfilter.nf_conntrack_tcp_timeout_established={(int)timeout.TotalSeconds}");
 
     /// <summary>Loses this share of the TCP packets that arrive, in each direction.</summary>
-    public Task SetLossAsync(int percent) => host.RunAsync(["nft", "-f", "-"],
+    public Task SetLossAsync(int percent) => _host.RunAsync(["nft", "-f", "-"],
         "flush chain inet wire prerouting\n" +
         (percent == 0 ? "" : $"add rule inet wire prerouting meta l4proto tcp numgen random mod 100 < {percent} drop\n"));
 
@@ -104,10 +104,10 @@ public sealed class Router
     public async Task<bool> KnowsAsync(IPEndPoint source)
     {
         var family = source.AddressFamily == AddressFamily.InterNetworkV6 ? "ipv6" : "ipv4";
-        var table = await host.RunAsync(["conntrack", "-L", "-p", "tcp", "-f", family, "--orig-src", source.Address.ToString()]);
+        var table = await _host.RunAsync(["conntrack", "-L", "-p", "tcp", "-f", family, "--orig-src", source.Address.ToString()]);
         return table.Contains($" sport={source.Port} ", StringComparison.Ordinal);
     }
 
     /// <summary>Forgets all connections now.</summary>
-    public Task ForgetAsync() => host.RunAsync(["conntrack", "-F"]);
+    public Task ForgetAsync() => _host.RunAsync(["conntrack", "-F"]);
 }

@@ -66,34 +66,34 @@ public sealed class SteadyClient : IAsyncDisposable
     /// <summary>Time between two requests.</summary>
     public static readonly TimeSpan Interval = TimeSpan.FromMilliseconds(500);
 
-    private readonly WebApplication web;
-    private readonly Stopwatch clock = Stopwatch.StartNew();
-    private readonly CancellationTokenSource stopping = new();
-    private readonly Lock gate = new();
-    private readonly List<RequestRecord> requests = [];
-    private readonly Task loop;
+    private readonly WebApplication _web;
+    private readonly Stopwatch _clock = Stopwatch.StartNew();
+    private readonly CancellationTokenSource _stopping = new();
+    private readonly Lock _gate = new();
+    private readonly List<RequestRecord> _requests = [];
+    private readonly Task _loop;
 
     private SteadyClient(WebApplication web, int sleeperPid)
     {
-        this.web = web;
+        _web = web;
         SleeperPid = sleeperPid;
-        loop = RunAsync();
+        _loop = RunAsync();
     }
 
     /// <summary>Process id of the last worker at the start.</summary>
     public int SleeperPid { get; }
 
     /// <summary>Time since the client's start.</summary>
-    public TimeSpan Now => clock.Elapsed;
+    public TimeSpan Now => _clock.Elapsed;
 
     /// <summary>The requests so far, in the order in which they were sent.</summary>
     public IReadOnlyList<RequestRecord> Requests
     {
         get
         {
-            lock (gate)
+            lock (_gate)
             {
-                return [.. requests];
+                return [.. _requests];
             }
         }
     }
@@ -106,15 +106,15 @@ public sealed class SteadyClient : IAsyncDisposable
     }
 
     /// <summary>Asks the worker that has slept since the warm-up. Its request is the record that is returned.</summary>
-    public RequestRecord WakeSleeper() => Ask(web.WorkerCount);
+    public RequestRecord WakeSleeper() => Ask(_web.WorkerCount);
 
     /// <summary>Asks one worker, in the background.</summary>
     public RequestRecord Ask(int worker, string pathAndQuery = "/query")
     {
-        var request = new RequestRecord(worker, clock.Elapsed);
-        lock (gate)
+        var request = new RequestRecord(worker, _clock.Elapsed);
+        lock (_gate)
         {
-            requests.Add(request);
+            _requests.Add(request);
         }
 
         _ = CompleteAsync(request, pathAndQuery);
@@ -144,9 +144,9 @@ public sealed class SteadyClient : IAsyncDisposable
 
     public async ValueTask DisposeAsync()
     {
-        await stopping.CancelAsync();
-        await loop;
-        stopping.Dispose();
+        await _stopping.CancelAsync();
+        await _loop;
+        _stopping.Dispose();
     }
 
     private async Task RunAsync()
@@ -155,9 +155,9 @@ public sealed class SteadyClient : IAsyncDisposable
         var turn = 0;
         try
         {
-            while (await timer.WaitForNextTickAsync(stopping.Token))
+            while (await timer.WaitForNextTickAsync(_stopping.Token))
             {
-                Ask((turn++ % Math.Max(1, web.WorkerCount - 1)) + 1);
+                Ask((turn++ % Math.Max(1, _web.WorkerCount - 1)) + 1);
             }
         }
         catch (OperationCanceledException)
@@ -170,8 +170,8 @@ public sealed class SteadyClient : IAsyncDisposable
     {
         try
         {
-            var answer = await web.GetAsync(request.Worker, pathAndQuery, stopping.Token);
-            request.End(clock.Elapsed, answer.Status == HttpStatusCode.OK ? RequestOutcome.Served : RequestOutcome.Refused, answer.Pid, answer.Error);
+            var answer = await _web.GetAsync(request.Worker, pathAndQuery, _stopping.Token);
+            request.End(_clock.Elapsed, answer.Status == HttpStatusCode.OK ? RequestOutcome.Served : RequestOutcome.Refused, answer.Pid, answer.Error);
         }
         catch (OperationCanceledException)
         {
@@ -179,7 +179,7 @@ public sealed class SteadyClient : IAsyncDisposable
         }
         catch (Exception e)
         {
-            request.End(clock.Elapsed, RequestOutcome.Broken, null, e.Message);
+            request.End(_clock.Elapsed, RequestOutcome.Broken, null, e.Message);
         }
     }
 }

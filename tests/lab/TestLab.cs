@@ -6,22 +6,23 @@ namespace Sidecar.Lab;
 /// </summary>
 public sealed class TestLab : IAsyncDisposable
 {
-    private readonly LabSlot slot;
-    private readonly List<ChildProcess> children = [];
-    private Database? database;
-    private WebApplication? web;
-    private int disposed;
+    private readonly LabSlot _slot;
+    private readonly List<ChildProcess> _children = [];
+    private readonly List<AgentProcess> _agents = [];
+    private Database? _database;
+    private WebApplication? _web;
+    private int _disposed;
 
     private TestLab(LabSlot place, LabOptions options, LabNetwork network, Router router)
     {
-        slot = place;
+        _slot = place;
         Options = options;
         Network = network;
         Router = router;
     }
 
     /// <summary>The number in the names of its namespaces (<c>sidecar-ID-worker</c>) and in its subnets.</summary>
-    public string Id => slot.Id;
+    public string Id => _slot.Id;
 
     public LabOptions Options { get; }
 
@@ -31,14 +32,17 @@ public sealed class TestLab : IAsyncDisposable
 
     /// <summary>The database host's server.</summary>
     /// <exception cref="InvalidOperationException">The lab was built without servers.</exception>
-    public Database Database => database ?? throw new InvalidOperationException("this lab has no servers");
+    public Database Database => _database ?? throw new InvalidOperationException("this lab has no servers");
 
     /// <summary>The workers.</summary>
     /// <exception cref="InvalidOperationException">The lab was built without servers.</exception>
-    public WebApplication Web => web ?? throw new InvalidOperationException("this lab has no servers");
+    public WebApplication Web => _web ?? throw new InvalidOperationException("this lab has no servers");
+
+    /// <summary>Ids of incidents that a test has written by hand: there is nothing to replay in them.</summary>
+    public ICollection<string> IncidentsByHand { get; } = new HashSet<string>(StringComparer.Ordinal);
 
     /// <summary>Everything the lab writes is below this directory.</summary>
-    public string Directory => slot.Directory;
+    public string Directory => _slot.Directory;
 
     /// <summary>Builds a lab. All workers are up; they connect to the database with their first query.</summary>
     /// <exception cref="InvalidOperationException">Not root, or something of Debian's packages is missing.</exception>
@@ -56,8 +60,8 @@ public sealed class TestLab : IAsyncDisposable
             var lab = new TestLab(place, options, network, await Router.ConfigureAsync(network.Router, options));
             if (options.Servers)
             {
-                lab.database = await Database.StartAsync(lab.Network, options, lab.Directory, lab.children);
-                lab.web = options.Workers == 0 ? null : await WebApplication.StartAsync(lab.Network, options, lab.database, lab.Directory, lab.children);
+                lab._database = await Database.StartAsync(lab.Network, options, lab.Directory, lab._children);
+                lab._web = options.Workers == 0 ? null : await WebApplication.StartAsync(lab.Network, options, lab._database, lab.Directory, lab._children);
             }
 
             return lab;
@@ -76,7 +80,7 @@ public sealed class TestLab : IAsyncDisposable
         return LabSlot.Reap();
     }
 
-    /// <summary>Starts the published agent on the worker host and waits until it has taken its first look.</summary>
+    /// <summary>Starts the published agent on the worker host and waits until it has taken its first scan.</summary>
     public async Task<AgentProcess> StartAgentAsync(AgentOptions? options = null)
     {
         var agent = await LaunchAgentAsync(options ?? new AgentOptions());
@@ -88,18 +92,32 @@ public sealed class TestLab : IAsyncDisposable
     public async Task<AgentProcess> LaunchAgentAsync(AgentOptions options)
     {
         var agent = await Task.Run(() => AgentProcess.Start(this, options));
-        children.Add(agent.Process);
+        _children.Add(agent.Process);
+        _agents.Add(agent);
         return agent;
     }
 
     /// <summary>Starts a further program beside the workers, as their user, from the lab's own directory of programs.</summary>
     /// <param name="script">File name of the Python script.</param>
     /// <param name="arguments">What it is started with.</param>
-    public ChildProcess StartScript(string script, params IEnumerable<string> arguments)
+    public ChildProcess StartScript(string script, params IEnumerable<string> arguments) => StartScriptWith("/usr/bin/python3", script, arguments);
+
+    /// <inheritdoc cref="StartScript"/>
+    /// <param name="interpreter">Path of the Python that runs it.</param>
+    public ChildProcess StartScriptWith(string interpreter, string script, params IEnumerable<string> arguments)
     {
         var path = Path.Combine(Directory, script);
         File.Copy(Path.Combine(AppContext.BaseDirectory, "app", script), path, overwrite: true);
-        return StartProgram(script, Network.Application, WebApplication.User, "/usr/bin/python3", ["-u", path, .. arguments]);
+        return StartProgram(script, Network.Application, WebApplication.User, interpreter, ["-u", path, .. arguments]);
+    }
+
+    /// <summary>A copy of Python for this lab alone: a group of workers that is known by its executable counts those of the whole host.</summary>
+    /// <returns>Its path.</returns>
+    public string CopyPython()
+    {
+        var copy = Path.Combine(Directory, "python3");
+        File.Copy("/usr/bin/python3", copy, overwrite: true);
+        return copy;
     }
 
     /// <summary>Starts a further program on a host of the lab.</summary>
@@ -118,21 +136,47 @@ public sealed class TestLab : IAsyncDisposable
             User = user,
             Directory = Directory,
         });
-        children.Add(child);
+        _children.Add(child);
         return child;
     }
 
     /// <summary>The sockets between the application's namespace and the database, as the kernel has them now.</summary>
     public Task<IReadOnlyList<SocketState>> DatabaseSocketsAsync() => SocketState.ListAsync(Network.Application, Database.EndPoint);
 
-    /// <summary>Ends everything that runs in the lab and removes it. A second call does nothing.</summary>
-    public ValueTask DisposeAsync() => Interlocked.Exchange(ref disposed, 1) != 0
-        ? ValueTask.CompletedTask
-        : new ValueTask(Task.Run(() =>
+    /// <summary>
+    /// Ends everything that runs in the lab and removes it. A second call does nothing. Whatever a test was about, each incident that
+    /// its agents have recorded is replayed before.
+    /// </summary>
+    /// <exception cref="InvalidOperationException">The core would decide one of them otherwise, or has not recorded why it did.</exception>
+    public async ValueTask DisposeAsync()
+    {
+        if (Interlocked.Exchange(ref _disposed, 1) != 0)
         {
-            Remove(slot);
-            children.ForEach(c => c.Dispose());
-        }));
+            return;
+        }
+
+        var different = new List<string>();
+        try
+        {
+            foreach (var agent in _agents.DistinctBy(agent => agent.StateDirectory))
+            {
+                different.AddRange(await agent.ReplayAsync(IncidentsByHand.Contains));
+            }
+        }
+        finally
+        {
+            await Task.Run(() =>
+            {
+                Remove(_slot);
+                _children.ForEach(c => c.Dispose());
+            });
+        }
+
+        if (different.Count > 0)
+        {
+            throw new InvalidOperationException($"not the same decision:\n{string.Join('\n', different)}");
+        }
+    }
 
     private static void Remove(LabSlot? place)
     {

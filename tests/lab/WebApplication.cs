@@ -44,12 +44,12 @@ public sealed record ApplicationAnswer(HttpStatusCode Status, int Pid, string? E
 public sealed class WebApplication
 {
     internal const string User = "www-data";
-    private readonly string sockets;
+    private readonly string _sockets;
 
     private WebApplication(ChildProcess master, string directory, int workers)
     {
         Master = master;
-        sockets = directory;
+        _sockets = directory;
         WorkerCount = workers;
     }
 
@@ -125,7 +125,7 @@ public sealed class WebApplication
     /// <exception cref="IOException">The connection broke without an answer, as when the worker is killed.</exception>
     /// <exception cref="SocketException">The same.</exception>
     public Task<ApplicationAnswer> GetAsync(int worker, string pathAndQuery = "/query", CancellationToken cancellation = default) =>
-        AskAsync(SocketOf(sockets, worker), pathAndQuery, cancellation);
+        AskAsync(SocketOf(_sockets, worker), pathAndQuery, cancellation);
 
     /// <summary>Asks whatever serves the application on this Unix socket.</summary>
     /// <exception cref="IOException">The connection broke without an answer.</exception>

@@ -71,7 +71,9 @@ public sealed class HopTests
         {
             _listener?.Dispose();
             foreach (var host in _hosts.Values)
+            {
                 await Command.TryRunAsync("ip", ["netns", "del", host.Name]);
+            }
         }
 
         private async Task BuildAsync(string forgetful, bool filterIcmp)
@@ -93,7 +95,9 @@ public sealed class HopTests
             {
                 await _hosts[router].SysctlAsync("net.ipv4.ip_forward=1");
                 if (filterIcmp)
+                {
                     await _hosts[router].RunAsync(["nft", "-f", "-"], "table ip quiet { chain output { type filter hook output priority filter; icmp type time-exceeded drop; }; }\n");
+                }
             }
 
             await _hosts[forgetful].RunAsync(["nft", "-f", "-"], """

@@ -62,7 +62,9 @@ public sealed class MeasuredPaths : IAsyncLifetime
     public async Task DisposeAsync()
     {
         foreach (var task in _all)
+        {
             await task.ConfigureAwait(ConfigureAwaitOptions.SuppressThrowing);
+        }
     }
 
     private static ChildProcess Haproxy(TestLab lab, int seconds)

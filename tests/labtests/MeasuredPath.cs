@@ -114,7 +114,9 @@ internal static class MeasuredPath
                     var socket = await listener.AcceptAsync();
                     kept.Add(socket);
                     if (closeAfter is { } time)
+                    {
                         _ = CloseAsync(socket, time);
+                    }
                 }
             }
             catch (SocketException)

@@ -120,8 +120,13 @@ public sealed class ZeroWindowTests
         await Wait.UntilAsync("data comes", async () => (await SleeperSocketAsync(lab, pids[3])).ReceiveQueue > 0, Wait.Seconds(10));
 
         ChildProcess.SendTo(pids[3], Signal.Stop);
-        await Task.Delay(Wait.Seconds(1));
-        var full = (await SleeperSocketAsync(lab, pids[3])).ReceiveQueue;
+        var full = -1L;
+        await Wait.UntilAsync("the receive buffer is full", async () =>
+        {
+            var before = full;
+            await Task.Delay(Wait.Seconds(1));
+            return (full = (await SleeperSocketAsync(lab, pids[3])).ReceiveQueue) == before;
+        }, Wait.Seconds(10));
         full.ShouldBeGreaterThan(0);
         await Wait.ThroughoutAsync(Wait.Seconds(25), async () =>
         {

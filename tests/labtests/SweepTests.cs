@@ -9,7 +9,7 @@ namespace Sidecar.LabTests;
 public sealed class SweepTests
 {
     private const int Sockets = 10_000;
-    private const int Looks = 10;
+    private const int Scans = 10;
     private const double AtMost = 2;
 
     [Fact]
@@ -24,7 +24,7 @@ public sealed class SweepTests
         var ratios = new List<double>();
         for (var attempt = 0; attempt < 3 && (attempt == 0 || ratios[^1] > AtMost); attempt++)
         {
-            var (sum, count) = await LooksAsync(agent);
+            var (sum, count) = await ScansAsync(agent);
             var bottoms = new List<double>();
             (double Sum, double Count) after;
             do
@@ -33,9 +33,9 @@ public sealed class SweepTests
                 var bottom = await floor.AskAsync();
                 bottom[0].ShouldBe(Sockets);
                 bottoms.Add(bottom[1] / 1e9);
-                after = await LooksAsync(agent);
+                after = await ScansAsync(agent);
             }
-            while (after.Count - count < Looks);
+            while (after.Count - count < Scans);
 
             ratios.Add((after.Sum - sum) / (after.Count - count) / bottoms.Average());
         }
@@ -43,6 +43,6 @@ public sealed class SweepTests
         ratios[^1].ShouldBeLessThanOrEqualTo(AtMost, $"ratios of {ratios.Count} attempts: {string.Join(", ", ratios.Select(ratio => ratio.ToString("0.00")))}");
     }
 
-    private static async Task<(double Sum, double Count)> LooksAsync(PublishedAgent agent) =>
+    private static async Task<(double Sum, double Count)> ScansAsync(PublishedAgent agent) =>
         (await agent.MetricAsync("conn_sidecar_scan_duration_seconds_sum"), await agent.MetricAsync("conn_sidecar_scan_duration_seconds_count"));
 }

@@ -33,22 +33,6 @@ public sealed class TerminateTests
     }
 
     [Fact]
-    public async Task A_worker_that_does_not_go_on_SIGTERM_is_killed_after_the_grace()
-    {
-        await using var blackout = await Blackout.PrepareAsync(new LabOptions(), BlackoutAssertions.TerminateOnly);
-        var sleeper = blackout.Client.WakeSleeper();
-        await Wait.UntilAsync("its query is out", async () => (await blackout.Lab.DatabaseSocketsAsync()).Any(s => s.SendQueue > 0), Wait.Seconds(5));
-
-        // A stopped process takes no SIGTERM until it goes on.
-        ChildProcess.SendTo(blackout.SleeperPid, Signal.Stop);
-
-        var incident = await blackout.RequireAgent().WaitForIncidentAsync(i => i is { Remedy: "terminate", Outcome: "killed" }, Wait.Seconds(40));
-        incident.Pid.ShouldBe(blackout.SleeperPid);
-        (await SteadyClient.EndsWithinAsync(sleeper, Wait.Seconds(5))).ShouldBeTrue();
-        await blackout.WaitingRequestsAreServedAsync(sleeper);
-    }
-
-    [Fact]
     public async Task Two_hung_workers_are_terminated_one_after_the_other()
     {
         await using var lab = await TestLab.StartAsync(new LabOptions { IdleTimeout = Wait.Seconds(600) });

@@ -6,22 +6,23 @@ namespace Sidecar.LabTests;
 internal static class Wait
 {
     /// <summary>Waits until a condition holds.</summary>
+    /// <param name="state">What the one who reads of the failure wants to know.</param>
     /// <exception cref="TimeoutException">It does not within the time.</exception>
-    public static async Task UntilAsync(string what, Func<Task<bool>> condition, TimeSpan timeout)
+    public static async Task UntilAsync(string what, Func<Task<bool>> condition, TimeSpan timeout, Func<string>? state = null)
     {
         var waited = Stopwatch.StartNew();
         while (!await condition())
         {
             if (waited.Elapsed > Patience.For(timeout))
             {
-                throw new TimeoutException($"not within {timeout.TotalSeconds} s: {what}");
+                throw new TimeoutException($"not within {timeout.TotalSeconds} s: {what}\n{state?.Invoke()}".TrimEnd());
             }
 
             await Task.Delay(100);
         }
     }
 
-    /// <inheritdoc cref="UntilAsync(string, Func{Task{bool}}, TimeSpan)"/>
+    /// <inheritdoc cref="UntilAsync(string, Func{Task{bool}}, TimeSpan, Func{string})"/>
     public static Task UntilAsync(string what, Func<bool> condition, TimeSpan timeout) => UntilAsync(what, () => Task.FromResult(condition()), timeout);
 
     /// <summary>Waits until a web server on a host's loopback address answers well.</summary>

@@ -1,4 +1,4 @@
-using Sidecar.Probes.SockDiag;
+using Sidecar.Probes.Values;
 
 namespace Sidecar.Simulator;
 
@@ -22,6 +22,7 @@ internal sealed class ClientSocket(SocketKey key, uint inode, TimeSpan establish
     private ulong _acked = 1;
     private ulong _received;
     private uint _retransmissions;
+    private uint _outOfOrder;
     private byte _backoff;
     private byte _probes;
     private TimeSpan _lastSent = established;
@@ -90,6 +91,9 @@ internal sealed class ClientSocket(SocketKey key, uint inode, TimeSpan establish
         Retransmit(now);
     }
 
+    /// <summary>An ICMP error has quoted what is in flight: the next timeout is a first one.</summary>
+    internal void RevertBackoff() => _backoff = 0;
+
     /// <summary>Everything sent is acknowledged, in a segment that carries no data.</summary>
     internal void Acknowledge(TimeSpan now)
     {
@@ -108,6 +112,17 @@ internal sealed class ClientSocket(SocketKey key, uint inode, TimeSpan establish
         TakeAcknowledgement(now);
     }
 
+    /// <summary>The end of an answer whose beginning the network drops: kept behind the hole. It acknowledges what was sent.</summary>
+    internal void ReceiveOutOfOrder(TimeSpan now)
+    {
+        _segmentsIn++;
+        _segmentsOut++;
+        _dataIn++;
+        _outOfOrder++;
+        _lastReceived = now;
+        TakeAcknowledgement(now);
+    }
+
     /// <summary>The peer asks whether we live, and is answered.</summary>
     internal void PeerKeepalive()
     {
@@ -120,6 +135,17 @@ internal sealed class ClientSocket(SocketKey key, uint inode, TimeSpan establish
     {
         _segmentsOut++;
         _probes++;
+    }
+
+    /// <summary>The agent's window probe goes out: no timer counts it.</summary>
+    internal void SendWindowProbe() => _segmentsOut++;
+
+    /// <summary>And is answered, with data unacknowledged or not: the back-off stays as it is.</summary>
+    internal void WindowProbeAnswered(TimeSpan now)
+    {
+        _segmentsIn++;
+        _lastAck = now;
+        _probes = 0;
     }
 
     /// <summary>And is answered; so is a zero-window probe.</summary>
@@ -187,6 +213,7 @@ internal sealed class ClientSocket(SocketKey key, uint inode, TimeSpan establish
             SegmentsIn = _segmentsIn,
             NotSentBytes = NotSent,
             DataSegmentsIn = _dataIn,
+            OutOfOrderSegments = _outOfOrder,
             DataSegmentsOut = _dataOut,
             BusyMicroseconds = (ulong)(Unacknowledged > 0 ? _busy + (now - _busySince) : _busy).TotalMicroseconds,
             BytesSent = _dataOut * 100UL,

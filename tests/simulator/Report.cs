@@ -1,17 +1,17 @@
-using Sidecar.Agent.Configuration;
-using Sidecar.Agent.Judgement;
+using Sidecar.Agent.Core.Judgement;
+using Sidecar.Agent.Core.Settings;
 
 namespace Sidecar.Simulator;
 
 /// <summary>A property that did not hold.</summary>
-/// <param name="Seed">The world's seed: with it the same thing happens again.</param>
+/// <param name="Replay">The world's seed, and its kind where that is not the seed's own: with it the same thing happens again.</param>
 /// <param name="Time">When.</param>
 /// <param name="Kind">Which property, in a word.</param>
 /// <param name="Text">What happened.</param>
-internal sealed record Violation(ulong Seed, TimeSpan Time, string Kind, string Text)
+internal sealed record Violation(string Replay, TimeSpan Time, string Kind, string Text)
 {
     /// <summary>What happened, with the command that makes it happen again.</summary>
-    public override string ToString() => $"{World.Text(Time)}  {Kind}: {Text}\n    again: scripts/simulate.sh --replay {Seed}";
+    public override string ToString() => $"{World.Text(Time)}  {Kind}: {Text}\n    again: scripts/simulate.sh --replay {Replay}";
 }
 
 /// <summary>What was simulated and what came of it.</summary>
@@ -20,15 +20,19 @@ internal sealed class Report
     /// <summary>Failures of one kind that are told; the others are counted.</summary>
     private const int Kept = 20;
 
-    private readonly Dictionary<string, List<double>> _releases = new(StringComparer.Ordinal);
+    private readonly Dictionary<string, List<Release>> _releases = new(StringComparer.Ordinal);
     private readonly Dictionary<string, int> _kinds = new(StringComparer.Ordinal);
 
     internal long Worlds { get; set; }
     internal double ConnectionHours { get; set; }
     internal long Connections { get; set; }
-    internal long Turns { get; set; }
-    internal long Looks { get; set; }
+    internal long Ticks { get; set; }
+    internal long Scans { get; set; }
     internal long FreshConnections { get; set; }
+    internal long WindowProbes { get; set; }
+
+    internal long Resumed { get; set; }
+    internal long EndedByKeepalive { get; set; }
     internal long Stuck { get; set; }
     internal long Recycled { get; set; }
     internal long Expired { get; set; }
@@ -36,6 +40,16 @@ internal sealed class Report
     internal long DidNotHelp { get; set; }
     internal long Terminated { get; set; }
     internal long WrongRecycles { get; set; }
+    internal long ClosedOnDeadLeg { get; set; }
+
+    /// <summary>The same where the leg came back between the last question, which it swallowed, and the close a third of a second later.</summary>
+    internal long ClosedAsLegReturned { get; set; }
+
+    /// <summary>Live ones that sent more than their way lets through, where no window probe may be sent that would tell them from dead ones.</summary>
+    internal long ClosedInHole { get; set; }
+
+    /// <summary>Live ones whose leg had died, when all connect probes had taken the other and the path had never shown to have two.</summary>
+    internal long ClosedOnUnknownLeg { get; set; }
     internal long WrongTerminations { get; set; }
 
     internal Dictionary<Guardrail, long> Withheld { get; } = Enum.GetValues<Guardrail>().ToDictionary(guardrail => guardrail, _ => 0L);
@@ -48,15 +62,15 @@ internal sealed class Report
     internal void Violation(World world, TimeSpan now, string kind, string text)
     {
         world.Trace(now, $"VIOLATION {kind}: {text}");
-        Failure(world.Seed, now, kind, text);
+        Failure(world.Replay, now, kind, text);
     }
 
-    internal void Failure(ulong seed, TimeSpan now, string kind, string text)
+    internal void Failure(string replay, TimeSpan now, string kind, string text)
     {
         _kinds[kind] = _kinds.GetValueOrDefault(kind) + 1;
         if (_kinds[kind] <= Kept)
         {
-            Violations.Add(new Violation(seed, now, kind, text));
+            Violations.Add(new Violation(replay, now, kind, text));
         }
     }
 
@@ -66,9 +80,12 @@ internal sealed class Report
         Worlds += other.Worlds;
         ConnectionHours += other.ConnectionHours;
         Connections += other.Connections;
-        Turns += other.Turns;
-        Looks += other.Looks;
+        Ticks += other.Ticks;
+        Scans += other.Scans;
         FreshConnections += other.FreshConnections;
+        WindowProbes += other.WindowProbes;
+        Resumed += other.Resumed;
+        EndedByKeepalive += other.EndedByKeepalive;
         Stuck += other.Stuck;
         Recycled += other.Recycled;
         Expired += other.Expired;
@@ -76,6 +93,10 @@ internal sealed class Report
         DidNotHelp += other.DidNotHelp;
         Terminated += other.Terminated;
         WrongRecycles += other.WrongRecycles;
+        ClosedOnDeadLeg += other.ClosedOnDeadLeg;
+        ClosedAsLegReturned += other.ClosedAsLegReturned;
+        ClosedInHole += other.ClosedInHole;
+        ClosedOnUnknownLeg += other.ClosedOnUnknownLeg;
         WrongTerminations += other.WrongTerminations;
         WrongInBursts += other.WrongInBursts;
         HoursInBursts += other.HoursInBursts;
@@ -101,26 +122,36 @@ internal sealed class Report
     }
 
     /// <summary>
-    /// A dead connection with an unanswered send has come to its end. Where recycling is on and the loss is what a
-    /// network may have, that has to be soon.
+    /// A dead connection on which somebody waited has come to its end. It could be proven dead from the moment at which all of these
+    /// held: it was silent (data unanswered, or an answer awaited that cannot come), it was dead (forgotten, or lost with a table or
+    /// a server), the path and the server were up for fresh connections, and the agent was running. What the agent may use for the proof
+    /// depends on the world, and each has figures of its own.
     /// </summary>
-    internal void NoteRelease(World world, SimulatedConnection connection, TimeSpan now, TimeSpan hung, string why)
+    internal void NoteRelease(World world, SimulatedConnection connection, TimeSpan now, TimeSpan hung, bool isAwaited, string why)
     {
         var section = connection.Tracked?.Upstream.Section ?? world.Configuration.Upstreams[connection.Path.Index];
         var path = connection.Path;
         var recycles = section.Recycle && world.Configuration.Agent.Mode == AgentMode.Protect;
-        var weather = path.IsBursty ? "bursts" : path.Loss == 0 ? "no loss" : path.Loss <= 0.01 ? "loss up to 1 %" : "loss up to 10 %";
-        var name = $"{(recycles ? "recycle" : "no recycle"),-11} {weather,-15}";
-        (_releases.TryGetValue(name, out var list) ? list : _releases[name] = []).Add(hung.TotalSeconds);
+        var weather = path.IsBursty ? "bursts" : path.Loss <= 0.01 ? "loss up to 1 %" : "loss up to 10 %";
+        var means = (world.ProbesPermitted, path.AgentMayNotConnect is null) switch
+        {
+            (true, true) => "window and connect probes",
+            (true, false) when world.Connections.Any(other => other.Path == path && other.IsLive(now)) => "window probes only",
+            (true, false) => "window probes only, nobody to ask",
+            (false, true) => "connect probes only",
+            _ => "neither may be sent",
+        };
+        var name = !recycles ? "recycling is off" : isAwaited ? $"answer lost: {means}, {weather}" : $"{world.Kind}: {means}, {weather}";
+        (_releases.TryGetValue(name, out var list) ? list : _releases[name] = []).Add(new Release((float)hung.TotalSeconds, world.Replay, (float)now.TotalSeconds));
 
         // After an outage the next retransmissions are the evidence, and they come when the kernel's back-off has it: up to
         // two minutes apart. What was silent through an outage is promised nothing but that, and shows in the table.
         // The same goes for a silence that the agent found when it came.
         var sawOutage = hung < now - connection.Socket.FirstSent;
         var foundLate = connection.Tracked?.Evidence(now).Stall?.FoundLate == true;
-        if (recycles && !sawOutage && !foundLate && Bound(path) is { } least && least + connection.Socket.Timeout is var bound && hung > bound)
+        if (recycles && !isAwaited && path.AgentMayNotConnect is null && !sawOutage && !foundLate && Bound(path) is { } least && least + connection.Socket.Timeout is var bound && hung > bound)
         {
-            Violation(world, now, "bound", $"{connection} hung for {hung.TotalSeconds:0.0} s, at most {bound.TotalSeconds:0} s were promised ({weather}, ended: {why})");
+            Violation(world, now, "bound", $"{connection} hung for {hung.TotalSeconds:0.0} s, at most {bound.TotalSeconds:0} s were promised ({name}, ended: {why})");
         }
     }
 
@@ -129,6 +160,13 @@ internal sealed class Report
         : path.Loss == 0 ? TimeSpan.FromSeconds(60)
         : path.Loss <= 0.01 ? TimeSpan.FromSeconds(120)
         : null;
+
+    /// <summary>A process was terminated, or was to be, that must not be.</summary>
+    internal void WrongTermination(World world, TimeSpan now, string kind, string text)
+    {
+        WrongTerminations++;
+        Violation(world, now, kind, text);
+    }
 
     /// <summary>
     /// A live connection was recycled. On a path with bursts of loss this cannot be excluded, only made rare: there the
@@ -143,7 +181,7 @@ internal sealed class Report
             world.Trace(now, $"WRONG, in a burst: {text}");
             if (WrongInBursts <= Kept)
             {
-                Wrong.Add(new Violation(world.Seed, now, "burst", text));
+                Wrong.Add(new Violation(world.Replay, now, "burst", text));
             }
         }
         else
@@ -167,19 +205,25 @@ internal sealed class Report
     internal void Write(TextWriter to)
     {
         to.WriteLine($"{ConnectionHours,14:N0} connection-hours in {Worlds:N0} worlds, {Connections:N0} connections");
-        to.WriteLine($"{Turns,14:N0} turns of the agent, {Looks:N0} looks, {FreshConnections:N0} fresh connections");
+        to.WriteLine($"{Ticks,14:N0} ticks of the agent, {Scans:N0} observations, {FreshConnections:N0} connect probes, {WindowProbes:N0} window probes, {Resumed:N0} resumed");
+        to.WriteLine($"{EndedByKeepalive,14:N0} live connections ended by keepalives of the agent's (outages longer than dead-after, or than the kernel repeats data)");
         to.WriteLine($"{Stuck,14:N0} stalls judged stuck");
-        to.WriteLine($"{Recycled,14:N0} connections recycled ({Expired:N0} of them resting), {WrongRecycles:N0} of them alive; {Recovered:N0} recovered or gone at the last look");
+        to.WriteLine($"{Recycled,14:N0} connections recycled ({Expired:N0} of them resting), {WrongRecycles:N0} of them alive; {Recovered:N0} recovered or gone at the last scan");
         to.WriteLine($"{Terminated,14:N0} workers terminated, {WrongTerminations:N0} of them wrongly; {DidNotHelp:N0} recycles of no help");
         to.WriteLine($"{Withheld.Values.Sum(),14:N0} remedies withheld: {string.Join(", ", Withheld.Where(pair => pair.Value > 0).Select(pair => $"{pair.Key.ToName()} {pair.Value:N0}"))}");
-        to.WriteLine("seconds from the first unanswered send to the end of dead connections:      number   median      99 %  longest");
-        foreach (var (name, times) in _releases.OrderBy(pair => pair.Key, StringComparer.Ordinal))
+        to.WriteLine("seconds from when a dead connection could be proven dead to its end:           number   median     99 %   99.9 %  longest   again");
+        foreach (var (name, releases) in _releases.OrderBy(static pair => pair.Key, StringComparer.Ordinal))
         {
-            times.Sort();
-            to.WriteLine($"    {name,-66} {times.Count,9:N0} {times[times.Count / 2],8:0.00} {times[(int)(times.Count * 0.99)],9:0.0} {times[^1],8:0.0}");
+            releases.Sort(static (a, b) => a.Seconds.CompareTo(b.Seconds));
+            to.WriteLine($"    {name,-66} {releases.Count,9:N0} {At(releases, 0.5),8:0.00} {At(releases, 0.99),8:0.0} {At(releases, 0.999),8:0.0} {releases[^1].Seconds,8:0.0}   {releases[^1].Replay} at {releases[^1].At:0}");
         }
 
+        to.WriteLine($"live connections closed for a reason: {ClosedOnDeadLeg} after half a minute on a dead leg, {ClosedAsLegReturned} as it came back, {ClosedOnUnknownLeg} on a dead leg of a path not known to have several, {ClosedInHole} in a black hole where no window probe may be sent");
         to.WriteLine($"on paths with bursts of loss: {WrongInBursts} live connections recycled in {HoursInBursts:N0} connection-hours");
         to.WriteLine(_kinds.Count == 0 ? "violations: none" : $"violations: {string.Join(", ", _kinds.Select(pair => $"{pair.Key} {pair.Value}"))}");
     }
+    private static float At(List<Release> releases, double share) => releases[(int)(releases.Count * share)].Seconds;
+
+    /// <summary>The end of a dead connection: after how long, in which world, and when in it.</summary>
+    private readonly record struct Release(float Seconds, string Replay, float At);
 }

@@ -1,4 +1,4 @@
-using Sidecar.Agent.Judgement;
+using Sidecar.Agent.Core.Judgement;
 
 namespace Sidecar.Simulator;
 

@@ -1,6 +1,7 @@
-using Sidecar.Agent.Tracking;
-using Sidecar.Probes.Namespaces;
-using Sidecar.Probes.SockDiag;
+using Sidecar.Agent.Core.Judgement;
+using Sidecar.Agent.Core.Remedies;
+using Sidecar.Agent.Core.Tracking;
+using Sidecar.Probes.Values;
 
 namespace Sidecar.Simulator;
 
@@ -20,6 +21,14 @@ internal sealed class SimulatedConnection : Actor
     private const int ProbeAnswerArrives = 11;
     private const int KeepaliveFires = 12;
     private const int KeepaliveAnswerArrives = 13;
+    private const int WindowProbeAnswerArrives = 14;
+    private const int TailArrives = 15;
+
+    /// <summary>Share of requests, and of answers, that take large segments where that makes a difference.</summary>
+    private const double Large = 0.1;
+
+    /// <summary>net.ipv4.tcp_invalid_ratelimit.</summary>
+    private static readonly TimeSpan InvalidRateLimit = TimeSpan.FromMilliseconds(500);
 
     private static readonly TimeSpan DelayedAcknowledgement = TimeSpan.FromMilliseconds(40);
 
@@ -33,11 +42,18 @@ internal sealed class SimulatedConnection : Actor
     private int _responded;
     private int _completed;
     private int _timer;
+    private bool _isPublished;
+    private bool _isLargeRequest;
+    private bool _isLargeAnswer;
     private bool _tailLossProbed;
     private int _serverRetransmissions;
     private int _keepalivesMissed;
     private int _keepalive;
+    private int _keepaliveTimer;
     private TimeSpan _windowOpensAt;
+    private TimeSpan _lastInvalid = TimeSpan.MinValue / 2;
+    private KeepaliveOptions _options;
+    private readonly KeepaliveOptions _original;
 
     internal SimulatedConnection(World world, SimulatedPath path, SimulatedThread thread, SocketKey key, uint inode, TimeSpan now)
     {
@@ -48,15 +64,20 @@ internal sealed class SimulatedConnection : Actor
         Established = now;
         EntryMade = now;
         EntrySeen = now;
+        Leg = world.LegOf(key.Local.Port);
+        ServerClosedAt = path.IsSpokenFor(now) ? now : null; // a proxy has accepted, and the server never heard of it
         Socket = new ClientSocket(key, inode, now, path.RoundTrip);
         if (world.ServerKeepalive > TimeSpan.Zero)
         {
             world.Queue.Add(now + world.ServerKeepalive, this, ServerKeepalive);
         }
 
-        if (world.Keepalive > TimeSpan.Zero)
+        _original = _options = world.Keepalive > TimeSpan.Zero
+            ? new KeepaliveOptions(true, world.Keepalive, world.KeepaliveInterval, world.KeepaliveCount, TimeSpan.Zero)
+            : new KeepaliveOptions(false, TimeSpan.FromSeconds(7200), TimeSpan.FromSeconds(75), 9, TimeSpan.Zero);
+        if (_options.Enabled)
         {
-            ArmKeepalive(now + world.Keepalive);
+            ArmKeepalive(now + _options.Idle);
         }
     }
 
@@ -65,6 +86,9 @@ internal sealed class SimulatedConnection : Actor
     internal SimulatedThread Thread { get; }
 
     internal ClientSocket Socket { get; }
+
+    /// <summary>The leg of a bundle that its port is hashed to.</summary>
+    internal int Leg { get; }
 
     internal TimeSpan Established { get; }
 
@@ -79,11 +103,19 @@ internal sealed class SimulatedConnection : Actor
     /// <summary>What the agent knows of it; null before it first saw it.</summary>
     internal TrackedConnection? Tracked { get; set; }
 
-    /// <summary>The client's socket has changed since the agent last looked.</summary>
-    internal bool Dirty { get; set; }
+    /// <summary>When it last sent something that wants an answer at once: data, or the agent's window probe.</summary>
+    internal TimeSpan AskedAt { get; private set; }
+
+    /// <summary>When the client's socket last changed.</summary>
+    internal TimeSpan ChangedAt { get; set; }
 
     /// <summary>When the server's end went for another reason than a restart.</summary>
-    internal bool ServerClosed { get; private set; }
+    internal bool ServerClosed => ServerClosedAt is not null;
+
+    internal TimeSpan? ServerClosedAt { get; private set; }
+
+    /// <summary>What it sends is too large for its way at present.</summary>
+    internal bool IsInHole => _isLargeRequest && Path.HasHole && Socket.Unacknowledged > 0;
 
     internal bool ServerHasIt => !ServerClosed && Established > Path.ServerLostAt;
 
@@ -95,9 +127,22 @@ internal sealed class SimulatedConnection : Actor
     /// <summary>Data of the client's is out on it.</summary>
     internal bool IsUnanswered => Ended is null && Socket.Unacknowledged > 0;
 
+    /// <summary>The server has its request, and its worker waits for an answer.</summary>
+    internal bool IsAnswerAwaited => Ended is null && Socket.Unacknowledged == 0 && _completed < _request;
+
+    /// <summary>Something is sent that asks for no answer.</summary>
+    internal void Publish(TimeSpan now)
+    {
+        Request(now);
+        _isPublished = true;
+    }
+
     internal void Request(TimeSpan now)
     {
         _request++;
+        _isPublished = false;
+        _isLargeRequest = Path.HoursBetweenHoles > 0 && _dice.Chance(Large);
+        _isLargeAnswer = Path.HoursBetweenHoles > 0 && _dice.Chance(Large);
         Touch(now);
         Socket.Send(now);
         _tailLossProbed = !_world.TailLossProbes;
@@ -127,6 +172,12 @@ internal sealed class SimulatedConnection : Actor
             case AcknowledgementArrives when version == _request && Socket.Unacknowledged > 0:
                 Touch(now);
                 Socket.Acknowledge(now);
+                _timer++;
+                _completed = _isPublished ? _request : _completed;
+                break;
+            case TailArrives:
+                Touch(now);
+                Socket.ReceiveOutOfOrder(now);
                 _timer++;
                 break;
             case ResponseArrives:
@@ -165,12 +216,28 @@ internal sealed class SimulatedConnection : Actor
                 }
 
                 break;
-            case KeepaliveFires:
+            case KeepaliveFires when version == _keepaliveTimer:
                 Keepalive(now);
                 break;
             case KeepaliveAnswerArrives when version == _keepalive:
                 Touch(now);
                 Socket.ProbeAnswered(now);
+                break;
+            case WindowProbeAnswerArrives when Socket.NotSent > 0:
+                Happen(ProbeAnswerArrives, 0, now);
+                break;
+            case WindowProbeAnswerArrives:
+                Touch(now);
+                if (Socket.Unacknowledged > 0 && version == _request)
+                {
+                    Socket.Acknowledge(now); // the data had arrived, and its acknowledgement was lost
+                    _timer++;
+                }
+                else
+                {
+                    Socket.WindowProbeAnswered(now);
+                }
+
                 break;
         }
     }
@@ -194,7 +261,7 @@ internal sealed class SimulatedConnection : Actor
     /// <summary>The server's end says goodbye (FIN, which a worker takes for an end).</summary>
     internal void Goodbye(TimeSpan now)
     {
-        ServerClosed = true;
+        ServerClosedAt = now;
         if (Path.Backward(this, now) == Fate.Delivered)
         {
             _world.Queue.Add(now + (Path.RoundTrip / 2), this, ResetArrives);
@@ -206,7 +273,8 @@ internal sealed class SimulatedConnection : Actor
 
     private void Transmit(TimeSpan now)
     {
-        switch (Path.Forward(this, now))
+        AskedAt = now;
+        switch (Path.Forward(this, now, _isLargeRequest))
         {
             case Fate.Delivered:
                 _world.Queue.Add(now + (Path.RoundTrip / 2), this, ServerReceives, _request);
@@ -255,7 +323,7 @@ internal sealed class SimulatedConnection : Actor
 
         if (Ended is not null)
         {
-            ServerClosed = true;
+            ServerClosedAt = now;
             return;
         }
 
@@ -266,7 +334,8 @@ internal sealed class SimulatedConnection : Actor
 
         if (_received == request)
         {
-            // A repetition: acknowledged at once.
+            // A repetition: acknowledged at once, and it starts the clock of the limit for probes.
+            _lastInvalid = now;
             Send(AcknowledgementArrives, now);
             return;
         }
@@ -280,6 +349,12 @@ internal sealed class SimulatedConnection : Actor
         }
 
         _received = request;
+        if (_isPublished)
+        {
+            _world.Queue.Add(now + DelayedAcknowledgement, this, ServerAcknowledges, request);
+            return;
+        }
+
         var service = _world.ServiceTime();
         if (service >= DelayedAcknowledgement)
         {
@@ -299,7 +374,15 @@ internal sealed class SimulatedConnection : Actor
 
         // The response arrives and its acknowledgement comes back, or the server repeats it later.
         var arrives = Path.Backward(this, now) == Fate.Delivered;
-        if (arrives)
+        if (arrives && _isLargeAnswer && Path.HasHole)
+        {
+            arrives = false;
+            if (_serverRetransmissions == 0)
+            {
+                _world.Queue.Add(now + (Path.RoundTrip / 2), this, TailArrives, _responded); // its last segment is small
+            }
+        }
+        else if (arrives)
         {
             _world.Queue.Add(now + (Path.RoundTrip / 2), this, ResponseArrives, _responded);
         }
@@ -312,7 +395,7 @@ internal sealed class SimulatedConnection : Actor
         {
             if (++_serverRetransmissions > 15)
             {
-                ServerClosed = true;
+                ServerClosedAt = now;
                 return;
             }
 
@@ -413,7 +496,7 @@ internal sealed class SimulatedConnection : Actor
         _keepalivesMissed = answered ? 0 : _keepalivesMissed + 1;
         if (_keepalivesMissed > 5)
         {
-            ServerClosed = true;
+            ServerClosedAt = now;
             return;
         }
 
@@ -423,26 +506,27 @@ internal sealed class SimulatedConnection : Actor
     private void ArmKeepalive(TimeSpan at)
     {
         Socket.KeepaliveAt = at;
-        _world.Queue.Add(at, this, KeepaliveFires);
+        _world.Queue.Add(at, this, KeepaliveFires, ++_keepaliveTimer);
     }
 
-    /// <summary>The application's own keepalive: a probe when the peer was not heard of for so long, then one per interval.</summary>
+    /// <summary>The keepalive timer: a probe when the peer was not heard of for so long, then one per interval.</summary>
     private void Keepalive(TimeSpan now)
     {
         if (Socket.Unacknowledged > 0 || Socket.NotSent > 0)
         {
-            ArmKeepalive(now + _world.Keepalive);
+            ArmKeepalive(now + _options.Idle);
             return;
         }
 
-        if (now - Socket.LastHeard < _world.Keepalive)
+        if (now - Socket.LastHeard < _options.Idle)
         {
-            ArmKeepalive(Socket.LastHeard + _world.Keepalive);
+            ArmKeepalive(Socket.LastHeard + _options.Idle);
             return;
         }
 
-        if (Socket.Probes >= _world.KeepaliveCount)
+        if (Socket.Probes >= _options.Count)
         {
+            _world.EndedByKeepalive(this, isAgents: _options != _original && !_original.Enabled, now);
             End(now, "keepalives unanswered");
             return;
         }
@@ -460,7 +544,119 @@ internal sealed class SimulatedConnection : Actor
                 break;
         }
 
-        ArmKeepalive(now + _world.KeepaliveInterval);
+        ArmKeepalive(now + _options.Interval);
+    }
+
+    /// <summary>The agent sends a window probe on it: a segment without data, below what was acknowledged.</summary>
+    internal TouchOutcome WindowProbe(TimeSpan now)
+    {
+        if (!_world.ProbesPermitted)
+        {
+            return TouchOutcome.NotPermitted;
+        }
+
+        _world.NoteWindowProbe();
+        AskedAt = now;
+        Touch(now);
+        Socket.SendWindowProbe();
+        switch (Path.Forward(this, now))
+        {
+            case Fate.Reset:
+                _world.Queue.Add(now + (Path.RoundTrip / 4), this, ResetArrives);
+                break;
+            case Fate.Delivered when ServerHasIt:
+                // Answered at once, and no more than twice a second. A stack that ignored such a segment would ignore keepalives too:
+                // they have the same form.
+                if (now - _lastInvalid >= InvalidRateLimit)
+                {
+                    _lastInvalid = now;
+                    if (Path.Backward(this, now) == Fate.Delivered)
+                    {
+                        _world.Queue.Add(now + Path.RoundTrip, this, WindowProbeAnswerArrives, _received);
+                    }
+                }
+
+                break;
+            case Fate.Delivered when Path.Backward(this, now) == Fate.Delivered:
+                _world.Queue.Add(now + Path.RoundTrip, this, ResetArrives);
+                break;
+        }
+
+        return TouchOutcome.Done;
+    }
+
+    /// <summary>The agent takes the back-off back (RFC 6069): what is in flight is retransmitted at once.</summary>
+    internal ResumeOutcome Resume(TimeSpan now)
+    {
+        if (Socket.Unacknowledged == 0 || Socket.Timeouts == 0)
+        {
+            return ResumeOutcome.LeftAlone;
+        }
+
+        _world.NoteResumed();
+        Socket.RevertBackoff();
+        _timer++;
+        Timer(now);
+        return ResumeOutcome.Done;
+    }
+
+    /// <summary>The agent reads the keepalive options, and may set others; the timer runs with them as the kernel lets it.</summary>
+    internal KeepaliveOutcome ChangeKeepalive(Func<KeepaliveOptions, KeepaliveOptions?> decide, bool force, TimeSpan now)
+    {
+        var before = _options;
+        if (!_world.TouchPermitted)
+        {
+            return new KeepaliveOutcome(TouchOutcome.NotPermitted, default, null);
+        }
+
+        if (decide(before) is not { } wanted)
+        {
+            return new KeepaliveOutcome(TouchOutcome.Done, before, null);
+        }
+
+        Touch(now);
+        _options = wanted;
+        if (!wanted.Enabled)
+        {
+            Socket.KeepaliveAt = null;
+            _keepaliveTimer++;
+        }
+        else if (!before.Enabled || wanted.Idle != before.Idle || force)
+        {
+            // Counted from when something was last heard (keepalive_time_elapsed, net/ipv4/tcp.c).
+            var at = Socket.LastHeard + wanted.Idle;
+            ArmKeepalive(at > now ? at : now);
+        }
+
+        return new KeepaliveOutcome(TouchOutcome.Done, before, wanted);
+    }
+
+    /// <summary>The agent destroys the socket, unless it is not as it was judged.</summary>
+    internal RecycleOutcome Destroy(Recycle recycle)
+    {
+        var (agent, generation, tracked) = (_world.Agent, _world.Agent.Generation, recycle.Connection);
+        agent.Pass(_world.Host.Preemption());
+        var now = agent.Now;
+        if (agent.Generation != generation)
+        {
+            return new RecycleOutcome(RecycleResult.Failed, "the agent ended", null);
+        }
+
+        if (now > recycle.Until)
+        {
+            return new RecycleOutcome(RecycleResult.Late, "the agent was held up", null);
+        }
+
+        if (Ended is not null || !Recycle.IsAsJudged(tracked.Last, Socket.Observe(now)))
+        {
+            _world.Referee.Recovered();
+            return new RecycleOutcome(Ended is not null ? RecycleResult.Vanished : RecycleResult.Recovered, null, null);
+        }
+
+        _world.Referee.Recycled(tracked, this, now);
+        var switches = _world.Processes.Find(process => process.Identity == recycle.Owner?.Identity)?.Switches;
+        End(now, $"{tracked.Judged.Verdict.ToName()}, recycled");
+        return new RecycleOutcome(RecycleResult.Released, null, switches);
     }
 
     public override string ToString() => $"{Socket.Key.Local} of {Thread.Process.Identity.Pid}";

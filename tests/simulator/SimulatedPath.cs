@@ -1,4 +1,4 @@
-using Sidecar.Probes.Paths;
+using Sidecar.Probes.Values;
 
 namespace Sidecar.Simulator;
 
@@ -33,6 +33,10 @@ internal sealed class SimulatedPath(World world, int index) : Actor
     private const int PathReturns = 6;
     private const int ServerReturns = 7;
     private const int LinkFailsOnce = 8;
+    private const int LegFails = 9;
+    private const int FailsOver = 10;
+    private const int HoleOpens = 11;
+    private const int HoleCloses = 12;
 
     private readonly Dice _dice = world.Dice;
     private TimeSpan _downUntil;
@@ -41,6 +45,9 @@ internal sealed class SimulatedPath(World world, int index) : Actor
     private bool _downBehindRouter;
     private TimeSpan _hostDownUntil;
     private TimeSpan _fullUntil;
+    private TimeSpan _legDownUntil;
+    private int _legDown;
+    private TimeSpan _legDownSince = TimeSpan.MinValue / 2;
     private bool _burst;
     private TimeSpan _burstAt;
 
@@ -74,6 +81,26 @@ internal sealed class SimulatedPath(World world, int index) : Actor
 
     internal double HoursBetweenFullServers { get; set; }
 
+    internal double HoursBetweenDeadLegs { get; set; }
+
+    internal double HoursBetweenFailOvers { get; set; }
+
+    internal double HoursBetweenHoles { get; set; }
+
+    /// <summary>For how long a router is away that restarts, in seconds, and how often it has lost its table.</summary>
+    internal (double Least, double Most) RouterAway { get; set; } = (0.05, 120);
+
+    internal double LosesTable { get; set; } = 0.7;
+
+    /// <summary>The router completes handshakes for the server.</summary>
+    internal bool IsSynProxy { get; set; }
+
+    /// <summary>What becomes of the agent's own attempts to connect; null: as of anybody's.</summary>
+    internal ConnectProbeOutcome? AgentMayNotConnect { get; set; }
+
+    /// <summary>Packets larger than the way allows vanish without a word.</summary>
+    internal bool HasHole { get; private set; }
+
     /// <summary>Connections whose entries the router lost are those established before.</summary>
     internal TimeSpan TableLostAt { get; private set; } = TimeSpan.MinValue;
 
@@ -84,6 +111,14 @@ internal sealed class SimulatedPath(World world, int index) : Actor
     internal TimeSpan ExcusedUntil { get; private set; }
 
     internal bool IsBursty => MeanBad > 0;
+
+    internal string Conditions => $"loss {Loss:0.####}, bursts {MeanGood:0.#} s / {MeanBad:0.##} s at {BurstLoss:0.##}, timeout {Timeout?.TotalSeconds ?? 0:0} s";
+
+    /// <summary>One leg of the bundle is dead.</summary>
+    internal bool IsLegDown(int leg, TimeSpan now) => now < _legDownUntil && leg == _legDown;
+
+    /// <summary>How long ago a leg died last.</summary>
+    internal TimeSpan LegDiedBefore(TimeSpan now) => now - _legDownSince;
 
     internal bool IsDown(TimeSpan now) => now < _downUntil || now < _hostDownUntil;
 
@@ -97,6 +132,9 @@ internal sealed class SimulatedPath(World world, int index) : Actor
         Next(TimeoutChanges, HoursBetweenTimeoutChanges, TimeSpan.Zero);
         Next(ServerRestarts, HoursBetweenServerRestarts, TimeSpan.Zero);
         Next(ServerFills, HoursBetweenFullServers, TimeSpan.Zero);
+        Next(LegFails, HoursBetweenDeadLegs, TimeSpan.Zero);
+        Next(FailsOver, HoursBetweenFailOvers, TimeSpan.Zero);
+        Next(HoleOpens, HoursBetweenHoles, TimeSpan.Zero);
     }
 
     internal override void Happen(int what, int version, TimeSpan now)
@@ -104,8 +142,8 @@ internal sealed class SimulatedPath(World world, int index) : Actor
         switch (what)
         {
             case RouterFails:
-                Down(now, _dice.MagnitudeSeconds(0.05, 120), behindRouter: false);
-                if (_dice.Chance(0.7))
+                Down(now, _dice.MagnitudeSeconds(RouterAway.Least, RouterAway.Most), behindRouter: false);
+                if (_dice.Chance(LosesTable))
                 {
                     TableLostAt = now;
                     world.Trace(now, $"path {Index}: router restarts and loses its table");
@@ -152,6 +190,30 @@ internal sealed class SimulatedPath(World world, int index) : Actor
             case LinkFailsOnce:
                 Down(now, _failsFor, behindRouter: true);
                 break;
+            case LegFails:
+                _legDown = _dice.Choose(0, 1);
+                _legDownSince = now;
+                _legDownUntil = now + _dice.MagnitudeSeconds(1, 600);
+                world.Trace(now, $"path {Index}: leg {_legDown} is dead until {World.Text(_legDownUntil)}");
+                world.Queue.Add(_legDownUntil, this, PathReturns);
+                Next(LegFails, HoursBetweenDeadLegs, now);
+                break;
+            case FailsOver:
+                (TableLostAt, ServerLostAt) = (now, now);
+                Down(now, _dice.MagnitudeSeconds(0.01, 60), behindRouter: false);
+                world.Trace(now, $"path {Index}: fails over to a server that knows no connection");
+                Next(FailsOver, HoursBetweenFailOvers, now);
+                break;
+            case HoleOpens:
+                HasHole = true;
+                world.Trace(now, $"path {Index}: large packets vanish");
+                world.Queue.Add(now + _dice.MagnitudeSeconds(10, 7200), this, HoleCloses);
+                break;
+            case HoleCloses:
+                HasHole = false;
+                world.Trace(now, $"path {Index}: large packets pass again");
+                Next(HoleOpens, HoursBetweenHoles, now);
+                break;
             case PathReturns or ServerReturns:
                 Excuse(now);
                 break;
@@ -168,9 +230,9 @@ internal sealed class SimulatedPath(World world, int index) : Actor
     internal void Excuse(TimeSpan until) => ExcusedUntil = Later(ExcusedUntil, until);
 
     /// <summary>A packet from the client's host to the server's.</summary>
-    internal Fate Forward(SimulatedConnection connection, TimeSpan now)
+    internal Fate Forward(SimulatedConnection connection, TimeSpan now, bool isLarge = false)
     {
-        if ((now < _downUntil && !_downBehindRouter) || IsLost(now, 0.5))
+        if (IsLegDown(connection.Leg, now) || (now < _downUntil && !_downBehindRouter) || IsLost(now, 0.5))
         {
             return Fate.Lost;
         }
@@ -190,7 +252,7 @@ internal sealed class SimulatedPath(World world, int index) : Actor
         }
 
         connection.EntrySeen = now;
-        return now < _downUntil || now < _hostDownUntil || IsLost(now, 0.5) ? Fate.Lost : Fate.Delivered;
+        return now < _downUntil || now < _hostDownUntil || IsLost(now, 0.5) || (isLarge && HasHole) ? Fate.Lost : Fate.Delivered;
     }
 
     /// <summary>A packet from the server's host to the client's.</summary>
@@ -202,18 +264,30 @@ internal sealed class SimulatedPath(World world, int index) : Actor
         }
 
         connection.EntrySeen = now;
-        return now < _downUntil || IsLost(now, 0.5) ? Fate.Lost : Fate.Delivered;
+        return now < _downUntil || IsLegDown(connection.Leg, now) || IsLost(now, 0.5) ? Fate.Lost : Fate.Delivered;
     }
 
+    /// <summary>The server is away while the router in front of it is there and speaks for it.</summary>
+    internal bool IsSpokenFor(TimeSpan now) => IsSynProxy && (now >= _downUntil || _downBehindRouter) && (IsDown(now) || now < _fullUntil);
+
+    /// <summary>The agent's connect probe, from that port or from any.</summary>
+    internal void Probe(int localPort, TimeSpan timeout, TimeSpan now, Action<ConnectProbeResult, int, TimeSpan> ended) =>
+        _ = new SimulatedProbe(world, this, localPort != 0 ? localPort : world.AnyPort(), timeout, ended, now);
+
     /// <summary>Whether a SYN sent now leads to a connection.</summary>
-    internal FreshConnectOutcome Handshake(TimeSpan now)
+    internal ConnectProbeOutcome Handshake(TimeSpan now, int leg = -1)
     {
-        if (IsDown(now) || now < _fullUntil || IsLost(now, 1) || IsLost(now, 1))
+        if (IsSpokenFor(now))
         {
-            return FreshConnectOutcome.TimedOut;
+            return ConnectProbeOutcome.Connected;
         }
 
-        return FreshConnectOutcome.Connected;
+        if (IsLegDown(leg, now) || IsDown(now) || now < _fullUntil || IsLost(now, 1) || IsLost(now, 1))
+        {
+            return ConnectProbeOutcome.TimedOut;
+        }
+
+        return ConnectProbeOutcome.Connected;
     }
 
     private void Down(TimeSpan now, TimeSpan length, bool behindRouter)

@@ -11,7 +11,7 @@ internal static class Simulation
     /// Worlds know nothing of each other and run side by side. They are counted in the order of their seeds, up to the one
     /// with which the hours are done, so the report is the same on any machine.
     /// </remarks>
-    internal static Report Run(ulong seed, double hours)
+    internal static Report Run(ulong seed, double hours, WorldKind? kind = null)
     {
         var report = new Report();
         using var done = new CancellationTokenSource();
@@ -23,7 +23,7 @@ internal static class Simulation
             while (running.Count < Environment.ProcessorCount * Ahead)
             {
                 var next = seed++;
-                running.Enqueue(side.StartNew(() => One(next)));
+                running.Enqueue(side.StartNew(() => One(next, kind)));
             }
 
             report.Add(running.Dequeue().Result);
@@ -34,18 +34,18 @@ internal static class Simulation
     }
 
     /// <summary>One world. An exception in it is a find like any other.</summary>
-    private static Report One(ulong seed)
+    private static Report One(ulong seed, WorldKind? kind)
     {
         var report = new Report();
         World? world = null;
         try
         {
-            world = new World(seed, report);
+            world = new World(seed, report, null, kind);
             world.Run();
         }
         catch (Exception e)
         {
-            report.Failure(seed, world?.Now ?? TimeSpan.Zero, "exception", $"{e.GetType().Name}: {e.Message} {e.StackTrace}");
+            report.Failure(world?.Replay ?? $"{seed}", world?.Now ?? TimeSpan.Zero, "exception", $"{e.GetType().Name}: {e.Message} {e.StackTrace}");
         }
 
         return report;

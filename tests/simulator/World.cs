@@ -1,10 +1,9 @@
 using System.Globalization;
 using System.Net;
-using Sidecar.Agent.Configuration;
-using Sidecar.Agent.Tracking;
-using Sidecar.Probes.Namespaces;
-using Sidecar.Probes.Processes;
-using Sidecar.Probes.SockDiag;
+using Sidecar.Agent.Core.Judgement;
+using Sidecar.Agent.Core.Settings;
+using Sidecar.Agent.Core.Tracking;
+using Sidecar.Probes.Values;
 
 namespace Sidecar.Simulator;
 
@@ -16,7 +15,11 @@ internal sealed class World
 {
     private const string WorkerAddress = "10.1.0.2";
 
+    private readonly Dictionary<SocketCookie, SimulatedConnection> _byCookie = [];
     private readonly Report _report;
+
+    // What was drawn later than the rest is drawn apart, so that what a seed meant before stays as it was.
+    private readonly Dice _more;
     private readonly Action<string>? _trace;
     private readonly List<SimulatedThread> _threads = [];
     private readonly List<SharedLock?> _locks = [];
@@ -24,15 +27,23 @@ internal sealed class World
     private ulong _cookies;
     private int _pids = 1000;
 
-    internal World(ulong seed, Report report, Action<string>? trace = null)
+    internal World(ulong seed, Report report, Action<string>? trace = null, WorldKind? kind = null)
     {
         Seed = seed;
         _report = report;
         _trace = trace;
         Dice = new Dice(seed);
+        _more = new Dice(seed ^ 0x5deece66d);
+        Kind = kind ?? KindOf(seed);
+        Replay = kind is { } chosen && chosen != KindOf(seed) ? $"{seed} --kind {chosen}" : $"{seed}";
+        Host = new SimulatedHost(this);
+        Referee = new Referee(this, report);
         Build();
         Agent = new SimulatedAgent(this, report);
     }
+
+    /// <summary>Half of the worlds are ordinary; one in sixteen of each sort is a large host.</summary>
+    private static WorldKind KindOf(ulong seed) => seed % 2 == 0 ? WorldKind.Ordinary : (WorldKind)(1 + (int)(seed / 2 % 10));
 
     /// <summary>A world in which nothing is left to chance: one worker, one connection, and what the scenario says.</summary>
     internal World(Scenario scenario, Report report, Action<string>? trace = null)
@@ -40,6 +51,10 @@ internal sealed class World
         _report = report;
         _trace = trace;
         Dice = new Dice(0);
+        _more = Dice;
+        Replay = "";
+        Host = new SimulatedHost(this);
+        Referee = new Referee(this, report);
         Scenario = scenario;
         Build(scenario);
         Agent = new SimulatedAgent(this, report);
@@ -49,6 +64,21 @@ internal sealed class World
     internal Scenario? Scenario { get; }
 
     internal ulong Seed { get; }
+
+    internal WorldKind Kind { get; }
+
+    /// <summary>What makes the same world again.</summary>
+    internal string Replay { get; }
+
+    internal SimulatedHost Host { get; }
+
+    internal Referee Referee { get; }
+
+    /// <summary>Share of requests that ask for no answer.</summary>
+    internal double Publishing { get; private set; }
+
+    /// <summary>Mean hours between stops of a worker process; 0 for none.</summary>
+    internal double HoursBetweenStops { get; private set; }
 
     internal Dice Dice { get; }
 
@@ -60,7 +90,8 @@ internal sealed class World
 
     internal List<SimulatedProcess> Processes { get; } = [];
 
-    internal HashSet<SimulatedConnection> Connections { get; } = [];
+    /// <summary>In the order in which they were made.</summary>
+    internal List<SimulatedConnection> Connections { get; } = [];
 
     internal SidecarConfiguration Configuration { get; private set; } = null!;
 
@@ -91,14 +122,12 @@ internal sealed class World
     /// <summary>Probability that a worker sleeps on after its connection was ended under it.</summary>
     internal double Wedges { get; private set; }
 
-    /// <summary>Mean hours between pauses of the agent; 0 for none.</summary>
-    internal double HoursBetweenPauses { get; private set; }
+    /// <summary>Whether window probes are permitted, and touching sockets at all.</summary>
+    internal bool ProbesPermitted { get; private set; } = true;
 
-    internal double HoursBetweenSuspensions { get; private set; }
+    internal bool TouchPermitted { get; private set; } = true;
 
-    internal double HoursBetweenAgentRestarts { get; private set; }
-
-    /// <summary>Share of processes whose sockets have two owners.</summary>
+    /// <summary>Whether a process's sockets have two owners.</summary>
     internal bool IsInheritedSocket(SimulatedProcess process) => process.Identity.Pid % 17 == 0;
 
     internal static TimeSpan? AnyTimeout(Dice dice) => dice.Pick<double>(0, 10, 60, 60, 240, 300, 350, 350, 900, 3600) is > 0 and var seconds
@@ -127,13 +156,12 @@ internal sealed class World
             thread.Start(TimeSpan.Zero);
         }
 
-        Agent.Start();
+        Host.Start();
+        Processes.ForEach(static process => process.Start());
         while (!Queue.IsEmpty && Queue.NextTime < Length)
         {
-            Agent.TurnUntilNextEvent();
-            var (now, actor, what, version) = Queue.Take();
-            Now = now;
-            actor.Happen(what, version, now);
+            Agent.TickUntilNextEvent();
+            TakeEvent();
         }
 
         foreach (var connection in Connections)
@@ -143,6 +171,22 @@ internal sealed class World
 
         _report.Worlds++;
         Connections.Clear();
+    }
+
+    /// <summary>Lets everything happen that happens until then, while the agent is at work.</summary>
+    internal void Pass(TimeSpan until)
+    {
+        while (!Queue.IsEmpty && Queue.NextTime <= until && Queue.NextTime < Length)
+        {
+            TakeEvent();
+        }
+    }
+
+    private void TakeEvent()
+    {
+        var (now, actor, what, version) = Queue.Take();
+        Now = now;
+        actor.Happen(what, version, now);
     }
 
     /// <summary>One world in sixteen is a large host: pools of hundreds of connections, most of which rest most of the time.</summary>
@@ -161,11 +205,27 @@ internal sealed class World
             new SocketCookie(cookie));
         var connection = new SimulatedConnection(this, thread.Path, thread, key, (uint)cookie, now);
         Connections.Add(connection);
+        _byCookie[key.Cookie] = connection;
         _report.Connections++;
         Count(new TcpCounters(1, 1, 0), now);
         Touched(connection, now);
         return connection;
     }
+
+    /// <summary>What is simulated behind a connection that the core knows.</summary>
+    internal SimulatedConnection Of(TrackedConnection tracked) => _byCookie[tracked.Cookie];
+
+    /// <summary>The leg of a bundle that a source port is hashed to; -1 where there is one way only.</summary>
+    internal int LegOf(int port) => Kind == WorldKind.Bundle ? port % 2 : -1;
+
+    /// <summary>As connect() takes it.</summary>
+    internal int AnyPort() => Kind == WorldKind.Bundle ? _more.Choose(20000, 59999) : 20000;
+
+    internal void NoteProbe() => _report.FreshConnections++;
+
+    internal void NoteResumed() => _report.Resumed++;
+
+    internal void NoteWindowProbe() => _report.WindowProbes++;
 
     /// <summary>The kernel counts.</summary>
     internal void Count(TcpCounters more, TimeSpan now)
@@ -177,12 +237,8 @@ internal sealed class World
     /// <summary>A connection's socket is about to change.</summary>
     internal void Touched(SimulatedConnection connection, TimeSpan now)
     {
-        if (!connection.Dirty)
-        {
-            Agent.CatchUp(connection, now);
-            connection.Dirty = true;
-            Agent.Dirty.Add(connection);
-        }
+        Agent.CatchUp(connection);
+        connection.ChangedAt = now;
     }
 
     /// <summary>A connection's client end has closed.</summary>
@@ -201,6 +257,24 @@ internal sealed class World
         _report.HoursInBursts += connection.Path.IsBursty ? hours : 0;
     }
 
+    /// <summary>
+    /// Keepalives went unanswered until the kernel ended a connection. Those of the agent's may do so where nothing was heard for as long
+    /// as the kernel repeats data (tcp_retries2): an outage that lasts longer ends what has data in flight as well, and TCP_KEEPCNT, which
+    /// ends at 127, allows no more at the pace that keeps a short-lived entry fresh.
+    /// </summary>
+    internal void EndedByKeepalive(SimulatedConnection connection, bool isAgents, TimeSpan now)
+    {
+        if (isAgents && connection.IsLive(now))
+        {
+            _report.EndedByKeepalive++;
+            // Where no dead-after is configured, no sooner than the kernel would have given data up.
+            if (now - connection.Socket.LastHeard < (Configuration.Upstreams[connection.Path.Index].DeadAfter ?? KeepalivePlan.KernelGivesUp))
+            {
+                _report.Violation(this, now, "keepalive", $"{connection} lives, and was ended by a keepalive of the agent's after {(now - connection.Socket.LastHeard).TotalSeconds:0} s");
+            }
+        }
+    }
+
     /// <summary>A connection is about to end: if it was silent and dead, how long did its worker hang?</summary>
     internal void Released(SimulatedConnection connection, TimeSpan now, string why)
     {
@@ -209,30 +283,31 @@ internal sealed class World
             Trace(now, $"{connection} ends: {why}");
         }
 
-        if (!connection.IsUnanswered || connection.IsLive(now) || connection.Path.DownFor(now) > TimeSpan.Zero)
+        var path = connection.Path;
+        var isAwaited = connection.IsAnswerAwaited;
+        if (!(connection.IsUnanswered || isAwaited) || connection.IsLive(now) || path.DownFor(now) > TimeSpan.Zero || path.IsLegDown(connection.Leg, now))
         {
             return;
         }
 
-        var path = connection.Path;
         var since = connection.Socket.FirstSent;
         if (path.Timeout is { } timeout && connection.IsForgotten(now) && connection.EntrySeen + timeout is var expired && expired > since && expired <= now)
         {
             since = expired;
         }
 
-        foreach (var excuse in (ReadOnlySpan<TimeSpan>)[path.TableLostAt, path.ServerLostAt, path.ExcusedUntil, Agent.ExcusedUntil])
+        foreach (var excuse in (ReadOnlySpan<TimeSpan>)[path.TableLostAt, path.ServerLostAt, path.ExcusedUntil, Host.ExcusedUntil, connection.ServerClosedAt ?? TimeSpan.Zero])
         {
             since = excuse > since ? excuse : since;
         }
 
         // An agent that is paused yet is excused until later than now.
-        _report.NoteRelease(this, connection, now, since < now ? now - since : TimeSpan.Zero, why);
+        _report.NoteRelease(this, connection, now, since < now ? now - since : TimeSpan.Zero, isAwaited, why);
     }
 
     internal void ServerSaysGoodbye(SimulatedPath path, TimeSpan now)
     {
-        foreach (var connection in Connections.Where(connection => connection.Path == path).OrderBy(connection => connection.Socket.Inode).ToList())
+        foreach (var connection in Connections.Where(connection => connection.Path == path).ToList())
         {
             connection.Goodbye(now);
         }
@@ -264,8 +339,10 @@ internal sealed class World
         var process = new SimulatedProcess(this, old.Owner with { Identity = new ProcessIdentity(++_pids, (ulong)_pids) })
         {
             IgnoresTermination = old.IgnoresTermination,
+            Parent = old.Parent,
         };
         Processes.Add(process);
+        process.Start();
         foreach (var thread in old.Threads)
         {
             var next = thread.Again(process);
@@ -306,6 +383,8 @@ internal sealed class World
 
     private void Build()
     {
+        ProbesPermitted = _more.Chance(0.85);
+        TouchPermitted = ProbesPermitted || _more.Chance(0.6);
         Length = TimeSpan.FromHours(Dice.Magnitude(4, 96));
         TailLossProbes = Dice.Chance(0.9);
         ServerKeepalive = TimeSpan.FromSeconds(Dice.Pick<double>(0, 0, 60, 600, 7200));
@@ -315,9 +394,9 @@ internal sealed class World
         ZeroWindows = Dice.Chance(0.3) ? 0.005 : 0;
         Wedges = Dice.Chance(0.2) ? 0.1 : 0;
         _slowQueries = Dice.Pick(0, 0.001, 0.02);
-        HoursBetweenPauses = Dice.Chance(0.3) ? Dice.Magnitude(0.05, 10) : 0;
-        HoursBetweenSuspensions = Dice.Chance(0.1) ? 10 : 0;
-        HoursBetweenAgentRestarts = Dice.Chance(0.3) ? Dice.Magnitude(0.2, 10) : 0;
+        Host.HoursBetweenPauses = Dice.Chance(0.3) ? Dice.Magnitude(0.05, 10) : 0;
+        Host.HoursBetweenSuspensions = Dice.Chance(0.1) ? 10 : 0;
+        Host.HoursBetweenAgentRestarts = Dice.Chance(0.3) ? Dice.Magnitude(0.2, 10) : 0;
 
         var upstreams = new List<UpstreamSection>();
         var weather = Dice.Unit();
@@ -350,6 +429,7 @@ internal sealed class World
                 path.BurstLoss = Dice.Between(0.3, 1);
             }
 
+            MakeSpecial(path);
             Paths.Add(path);
             upstreams.Add(new UpstreamSection
             {
@@ -399,6 +479,43 @@ internal sealed class World
         }
     }
 
+    /// <summary>What is out of the ordinary in this kind of world.</summary>
+    private void MakeSpecial(SimulatedPath path)
+    {
+        switch (Kind)
+        {
+            case WorldKind.Router:
+                (path.HoursBetweenRouterFailures, path.RouterAway, path.LosesTable) = (_more.Magnitude(0.3, 6), (2, 300), 0.5);
+                break;
+            case WorldKind.SynProxy:
+                (path.IsSynProxy, path.HoursBetweenServerRestarts, path.HoursBetweenOutages) = (true, _more.Magnitude(0.5, 6), _more.Magnitude(0.5, 6));
+                break;
+            case WorldKind.Bundle:
+                path.HoursBetweenDeadLegs = _more.Magnitude(0.3, 6);
+                break;
+            case WorldKind.BlackHole:
+                path.HoursBetweenHoles = _more.Magnitude(0.3, 6);
+                break;
+            case WorldKind.FailOver:
+                path.HoursBetweenFailOvers = _more.Magnitude(0.3, 6);
+                break;
+            case WorldKind.Limits:
+                path.AgentMayNotConnect = _more.Pick<ConnectProbeOutcome?>(ConnectProbeOutcome.NotTried, ConnectProbeOutcome.TimedOut, null);
+                path.HoursBetweenFullServers = _more.Magnitude(0.3, 6);
+                break;
+            case WorldKind.Late:
+                Host.HoursBetweenPauses = _more.Magnitude(0.05, 2);
+                (Host.HoursBetweenAgentRestarts, Host.LongestAbsence) = (_more.Magnitude(0.2, 4), 600);
+                break;
+            case WorldKind.Publisher:
+                Publishing = _more.Between(0.2, 0.8);
+                break;
+            case WorldKind.Stopped:
+                HoursBetweenStops = _more.Magnitude(0.2, 4);
+                break;
+        }
+    }
+
     /// <summary>Mostly what the path does, often unknown, sometimes too much: never too little, which would be a lie to the agent.</summary>
     private IdleTimeoutSetting DeclaredTimeout(SimulatedPath path) => Dice.Unit() switch
     {
@@ -411,7 +528,15 @@ internal sealed class World
     private void AddProcess(WorkersSection? section, string unit, int threads, SharedLock? shared)
     {
         var owner = new OwnerInfo(new ProcessIdentity(++_pids, (ulong)_pids), "worker", "/usr/bin/worker", unit, 1000, false, section);
-        var process = new SimulatedProcess(this, owner) { IgnoresTermination = Dice.Chance(0.1) };
+        SimulatedProcess? parent = null;
+        if (Kind == WorldKind.Forked)
+        {
+            // The parent is in the same group, and may be terminated as far as its name goes.
+            parent = new SimulatedProcess(this, owner with { Identity = new ProcessIdentity(++_pids, (ulong)_pids), Comm = "parent" });
+            Processes.Add(parent);
+        }
+
+        var process = new SimulatedProcess(this, owner) { IgnoresTermination = Dice.Chance(0.1), Parent = parent };
         for (var i = 0; i < threads; i++)
         {
             var path = Paths[Dice.Choose(0, Paths.Count - 1)];

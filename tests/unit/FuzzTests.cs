@@ -22,6 +22,7 @@ public sealed class FuzzTests
         { "evidence", 20_000 },
         { "ledger", 20_000 },
         { "incidents", 20_000 },
+        { "replay", 20_000 },
         { "control", 20_000 },
         { "postgresql", 20_000 },
         { "dns", 5_000 },

@@ -1,7 +1,7 @@
 using System.Net;
 using System.Net.Sockets;
 using Sidecar.Probes.Interop;
-using Sidecar.Probes.SockDiag;
+using Sidecar.Probes.Values;
 
 namespace Sidecar.UnitTests;
 
@@ -53,7 +53,7 @@ internal sealed class Loopback : IDisposable
     }
 
     internal static SocketCookie CookieOf(Socket socket) =>
-        Libc.TryGetOption((int)socket.Handle, Libc.SOL_SOCKET, Libc.SO_COOKIE, out ulong cookie) ? new SocketCookie(cookie) : throw new InvalidOperationException("SO_COOKIE");
+        Libc.TryGetOption(socket.SafeHandle, Libc.SOL_SOCKET, Libc.SO_COOKIE, out ulong cookie) ? new SocketCookie(cookie) : throw new InvalidOperationException("SO_COOKIE");
 
     public void Dispose()
     {

@@ -28,7 +28,7 @@ public sealed class SimulationTests
         var second = new Report();
         new World(7, first).Run();
         new World(7, second).Run();
-        (first.Connections, first.Looks, first.Turns, first.Recycled, first.ConnectionHours)
-            .ShouldBe((second.Connections, second.Looks, second.Turns, second.Recycled, second.ConnectionHours));
+        (first.Connections, first.Scans, first.Ticks, first.Recycled, first.ConnectionHours)
+            .ShouldBe((second.Connections, second.Scans, second.Ticks, second.Recycled, second.ConnectionHours));
     }
 }

@@ -1,11 +1,11 @@
 using System.Net;
-using Sidecar.Agent.Judgement;
-using Sidecar.Agent.Telemetry;
-using Sidecar.Agent.Tracking;
+using Sidecar.Agent.Core.Judgement;
+using Sidecar.Agent.Core.Remedies;
+using Sidecar.Agent.Core.Snapshots;
 
 namespace Sidecar.UnitTests;
 
-/// <summary>Snapshots and incidents as a look would make them.</summary>
+/// <summary>Snapshots and incidents as a scan would make them.</summary>
 internal static class Snapshots
 {
     public static AgentSnapshot Of(params ConnectionStatus[] connections) => new()
@@ -25,6 +25,7 @@ internal static class Snapshots
         Endpoint = endpoint,
         PathUp = true,
         PathRoundTrip = TimeSpan.FromMilliseconds(0.6),
+        PathServerAnswered = true,
         IdleTimeoutLower = TimeSpan.FromSeconds(300),
         IdleTimeoutUpper = TimeSpan.FromSeconds(350),
         Advice = [],

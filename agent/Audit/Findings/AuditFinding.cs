@@ -11,7 +11,7 @@ internal enum Severity
     /// <summary>It makes an incident worse, or hides it.</summary>
     Medium,
 
-    /// <summary>It is worth a look.</summary>
+    /// <summary>It is worth a scan.</summary>
     Low,
 }
 
@@ -40,6 +40,6 @@ internal sealed record AuditFinding
     /// <summary>What follows from it.</summary>
     public required string Consequence { get; init; }
 
-    /// <summary>Ways to mend it, the nearest first; any one of them does.</summary>
+    /// <summary>Ways to fix it, the nearest first; any one of them does.</summary>
     public IReadOnlyList<Change> Changes { get; init; } = [];
 }

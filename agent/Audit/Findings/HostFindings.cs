@@ -1,6 +1,5 @@
 using Sidecar.Agent.Audit.Model;
 using Sidecar.Agent.Audit.Reading;
-using Sidecar.Agent.Judgement;
 
 namespace Sidecar.Agent.Audit.Findings;
 
@@ -69,13 +68,13 @@ internal static class HostFindings
         var kernel = stack.Sysctls.Count > 0 ? stack.Sysctls[0] : null;
         foreach (var upstream in stack.Upstreams)
         {
-            if (upstream is not { IdleTimeout: { } forgets, IsArmed: false } || kernel?.Values.GetValueOrDefault("net.ipv4.tcp_keepalive_time") is not { Value: { } seconds } time
+            if (upstream is not { IdleTimeout: { } forgets, KeepaliveIdle: { } keepalive, IsArmed: false } || kernel?.Values.GetValueOrDefault("net.ipv4.tcp_keepalive_time") is not { Value: { } seconds } time
                 || seconds < forgets.TotalSeconds)
             {
                 continue;
             }
 
-            var right = Math.Max(1, (int)KeepalivePlan.TargetIdle(forgets).TotalSeconds);
+            var right = Math.Max(1, (int)keepalive.TotalSeconds);
             yield return new AuditFinding
             {
                 Id = "keepalive-late",

@@ -12,7 +12,7 @@ internal static class QueueFindings
     /// <summary>Linux's own default since 5.4; the former one was 128.</summary>
     private const int GoodSomaxconn = 4096;
 
-    /// <summary>Below this a default backlog that is cut is worth mending too.</summary>
+    /// <summary>Below this a default backlog that is cut is worth fixing too.</summary>
     private const int SmallSomaxconn = 1024;
 
     public static IEnumerable<AuditFinding> For(AuditedStack stack) =>

@@ -1,6 +1,6 @@
 using System.Globalization;
 using Sidecar.Agent.Audit.Model;
-using Sidecar.Agent.Configuration;
+using Sidecar.Probes.Values;
 
 namespace Sidecar.Agent.Audit.Findings;
 

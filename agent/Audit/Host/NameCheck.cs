@@ -2,9 +2,9 @@ using System.Globalization;
 using System.Net;
 using System.Net.Sockets;
 using Sidecar.Agent.Audit.Model;
-using Sidecar.Agent.Configuration;
 using Sidecar.Probes.Namespaces;
 using Sidecar.Probes.Paths;
+using Sidecar.Probes.Values;
 
 namespace Sidecar.Agent.Audit.Host;
 
@@ -23,11 +23,11 @@ internal static class NameCheck
 
     /// <summary>Checks names; those without an address carry the reason.</summary>
     /// <param name="network">The namespace to connect from.</param>
-    /// <param name="names">Host, port, and where the name comes from.</param>
+    /// <param name="names">What to try.</param>
     /// <param name="progress">Told each address before it is tried.</param>
     /// <param name="cancellation">Ends it with what is known.</param>
     public static async Task<IReadOnlyList<CheckedName>> RunAsync(
-        NetworkNamespace network, IReadOnlyList<(string Host, int Port, string Source)> names, Action<string>? progress, CancellationToken cancellation)
+        NetworkNamespace network, IReadOnlyList<NameToCheck> names, Action<string>? progress, CancellationToken cancellation)
     {
         var found = new List<CheckedName>();
         foreach (var (host, port, source) in names)
@@ -50,7 +50,7 @@ internal static class NameCheck
                 // What has refused or swallowed two attempts is dead; a third says no more.
                 foreach (var one in tried.Where(one => one.Connected > 0 || one.Attempts < Attempts - 1))
                 {
-                    progress?.Invoke(EndpointSyntax.Format(one.EndPoint));
+                    progress?.Invoke(TcpEndPoint.From(one.EndPoint.Address, one.EndPoint.Port).ToString());
                     await TryAsync(network, one, cancellation).ConfigureAwait(false);
                 }
             }
@@ -64,7 +64,7 @@ internal static class NameCheck
     private static async Task TryAsync(NetworkNamespace network, Tried one, CancellationToken cancellation)
     {
         var any = one.EndPoint.AddressFamily == AddressFamily.InterNetwork ? IPAddress.Any : IPAddress.IPv6Any;
-        var result = await FreshConnect.TryAsync(network, any, one.EndPoint, Timeout, cancellation).ConfigureAwait(false);
+        var result = await ConnectProbe.TryAsync(network, any, one.EndPoint, ConnectProbeProtocol.Tcp, Timeout, cancellation).ConfigureAwait(false);
         if (!cancellation.IsCancellationRequested)
         {
             one.Note(result);
@@ -82,10 +82,10 @@ internal static class NameCheck
 
         public int Connected { get; private set; }
 
-        public void Note(FreshConnectResult result)
+        public void Note(ConnectProbeResult result)
         {
             Attempts++;
-            if (result.Outcome == FreshConnectOutcome.Connected)
+            if (result.Outcome == ConnectProbeOutcome.Connected)
             {
                 Connected++;
             }
@@ -93,9 +93,9 @@ internal static class NameCheck
             {
                 _failure = result.Outcome switch
                 {
-                    FreshConnectOutcome.Refused => "refused",
-                    FreshConnectOutcome.TimedOut => "no answer",
-                    FreshConnectOutcome.Unreachable => "unreachable",
+                    ConnectProbeOutcome.Refused => "refused",
+                    ConnectProbeOutcome.TimedOut => "no answer",
+                    ConnectProbeOutcome.Unreachable => "unreachable",
                     _ => "not tried",
                 };
             }

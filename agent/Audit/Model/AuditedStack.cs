@@ -122,6 +122,9 @@ internal sealed record WatchedUpstream
     /// <summary>The path's idle timeout, declared or measured; null: not known, or the path forgets nothing.</summary>
     public TimeSpan? IdleTimeout { get; init; }
 
+    /// <summary>The idle time after which a keepalive keeps this path; null where its idle timeout is not known.</summary>
+    public TimeSpan? KeepaliveIdle { get; init; }
+
     /// <summary>Whether the agent arms keepalives there (<c>keepalive = on</c> and <c>mode = protect</c>).</summary>
     public bool IsArmed { get; init; }
 

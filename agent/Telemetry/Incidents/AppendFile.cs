@@ -15,19 +15,22 @@ internal sealed partial class AppendFile : IDisposable
     private const int Append = 0x400;
     private const int CloseOnExec = 0x80000;
 
-    private readonly SafeFileHandle handle;
+    private readonly SafeFileHandle _handle;
 
-    private AppendFile(SafeFileHandle handle) => this.handle = handle;
+    private AppendFile(SafeFileHandle handle) => _handle = handle;
 
     /// <summary>Size in bytes. Throws <see cref="IOException"/>.</summary>
-    public long Length => RandomAccess.GetLength(handle);
+    public long Length => RandomAccess.GetLength(_handle);
 
     /// <summary>Opens or makes the file, mode 0640. Throws <see cref="IOException"/> with the reason.</summary>
     public static AppendFile Open(string path)
     {
         var opened = open(path, WriteOnly | Create | Append | CloseOnExec, 0b110_100_000);
         if (!opened.IsInvalid)
+        {
             return new AppendFile(opened);
+        }
+
         var errno = Marshal.GetLastPInvokeError();
         opened.Dispose();
         throw Failure($"cannot open {path}", errno);
@@ -45,24 +48,30 @@ internal sealed partial class AppendFile : IDisposable
         {
             do
             {
-                written = write(handle, bytes, record.Length);
+                written = write(_handle, bytes, record.Length);
                 errno = Marshal.GetLastPInvokeError();
             }
             while (written < 0 && errno == 4 /* EINTR */);
         }
 
         if (written == record.Length)
+        {
             return;
+        }
+
         if (written < 0)
+        {
             throw Failure("cannot write", errno);
-        RandomAccess.SetLength(handle, RandomAccess.GetLength(handle) - written);
+        }
+
+        RandomAccess.SetLength(_handle, RandomAccess.GetLength(_handle) - written);
         throw new IOException("cannot write: no space left on device");
     }
 
     /// <summary>Waits until the disk has it. Throws <see cref="IOException"/>.</summary>
-    public void Sync() => RandomAccess.FlushToDisk(handle);
+    public void Sync() => RandomAccess.FlushToDisk(_handle);
 
-    public void Dispose() => handle.Dispose();
+    public void Dispose() => _handle.Dispose();
 
     private static IOException Failure(string what, int errno) => new($"{what}: {Marshal.GetPInvokeErrorMessage(errno)}");
 

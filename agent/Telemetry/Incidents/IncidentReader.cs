@@ -1,4 +1,5 @@
 using System.Text.Json;
+using Sidecar.Agent.Core.Remedies;
 
 namespace Sidecar.Agent.Telemetry;
 
@@ -16,7 +17,13 @@ internal static class IncidentReader
     /// <summary>The last <paramref name="last"/> incidents (null: all that are kept).</summary>
     /// <exception cref="IOException">A file is there and cannot be read. Files that are not there are empty.</exception>
     /// <exception cref="UnauthorizedAccessException">Not permitted.</exception>
-    public static IncidentReadResult Read(string directory, int? last)
+    public static IncidentReadResult Read(string directory, int? last) => Read(directory, last, null);
+
+    /// <summary>The same, and the lines that have a recording, by the incident's id.</summary>
+    /// <param name="directory">The state directory.</param>
+    /// <param name="last">So many incidents; null: all that are kept.</param>
+    /// <param name="recorded">Takes, for each id, the last line with a recording.</param>
+    public static IncidentReadResult Read(string directory, int? last, Dictionary<string, byte[]>? recorded)
     {
         // The current file is opened first: when the agent rotates between the two, the same file is then read twice,
         // which merging by id undoes, where the other order would miss it.
@@ -29,7 +36,9 @@ internal static class IncidentReader
         foreach (var stream in new[] { rotated, current })
         {
             if (stream is not null)
-                damaged += ReadFile(stream, latest, order);
+            {
+                damaged += ReadFile(stream, latest, order, recorded);
+            }
         }
 
         var from = last is { } count ? Math.Max(0, order.Count - Math.Max(0, count)) : 0;
@@ -48,7 +57,7 @@ internal static class IncidentReader
         }
     }
 
-    private static int ReadFile(FileStream stream, Dictionary<string, Incident> latest, List<string> order)
+    private static int ReadFile(FileStream stream, Dictionary<string, Incident> latest, List<string> order, Dictionary<string, byte[]>? recorded)
     {
         var damaged = 0;
         var contents = new byte[stream.Length];
@@ -59,24 +68,42 @@ internal static class IncidentReader
             var line = end < 0 ? rest : rest[..end];
             rest = end < 0 ? default : rest[(end + 1)..];
             if (line.IsEmpty)
+            {
                 continue;
+            }
+
             if (Parse(line) is not { } incident)
+            {
                 damaged++;
-            else if (!latest.TryAdd(incident.Id, incident))
+                continue;
+            }
+
+            if (recorded is not null && line.IndexOf(RecordingJson.Key) >= 0)
+            {
+                recorded[incident.Id] = line.ToArray();
+            }
+
+            if (!latest.TryAdd(incident.Id, incident))
+            {
                 latest[incident.Id] = incident;
+            }
             else
+            {
                 order.Add(incident.Id);
+            }
         }
 
         return damaged;
     }
 
-    private static Incident? Parse(ReadOnlySpan<byte> line)
+    internal static Incident? Parse(ReadOnlySpan<byte> line)
     {
         try
         {
             if (JsonSerializer.Deserialize(line, IncidentJson.Default.Incident) is not { Id.Length: > 0 } incident)
+            {
                 return null;
+            }
 
             // A line without evidence, or of a version that had no chain, is an incident all the same; generated code leaves null
             // where the key is missing.

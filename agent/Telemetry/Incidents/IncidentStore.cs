@@ -1,4 +1,7 @@
+using System.Runtime.CompilerServices;
 using Microsoft.Extensions.Logging;
+using Sidecar.Agent.Core.Recordings;
+using Sidecar.Agent.Core.Remedies;
 
 namespace Sidecar.Agent.Telemetry;
 
@@ -14,22 +17,23 @@ internal sealed class IncidentStore : IDisposable
     private const int MostRecent = 1000;
     private const int LongestLine = 64 * 1024;
 
-    private readonly Lock gate = new();
-    private readonly string directory;
-    private readonly ILogger logger;
-    private readonly TimeProvider clock;
-    private readonly long rotateAt;
-    private readonly TimeSpan retryAfter = TimeSpan.FromSeconds(5);
-    private readonly Queue<byte[]> waiting = new();
-    private readonly List<Incident> recent = [];
-    private AppendFile? file;
-    private long size;
-    private long counter;
-    private long lost;
-    private long lastFailure;
-    private string? problem;
-    private Task syncing = Task.CompletedTask;
-    private bool syncWanted;
+    private readonly Lock _gate = new();
+    private readonly string _directory;
+    private readonly ILogger _logger;
+    private readonly TimeProvider _clock;
+    private readonly long _rotateAt;
+    private readonly TimeSpan _retryAfter = TimeSpan.FromSeconds(5);
+    private readonly Queue<byte[]> _waiting = new();
+    private readonly List<Incident> _recent = [];
+    private readonly ConditionalWeakTable<Recording, string> _recorded = [];
+    private AppendFile? _file;
+    private long _size;
+    private long _counter;
+    private long _lost;
+    private long _lastFailure;
+    private string? _problem;
+    private Task _syncing = Task.CompletedTask;
+    private bool _syncWanted;
 
     /// <summary>Reads what is kept already and opens the file; a failure shows in <see cref="Problem"/>.</summary>
     /// <param name="directory">The state directory; made if it is not there.</param>
@@ -38,15 +42,15 @@ internal sealed class IncidentStore : IDisposable
     /// <param name="rotateAt">Size in bytes at which the file becomes <c>incidents.jsonl.1</c>; at most twice this is kept.</param>
     public IncidentStore(string directory, ILogger logger, TimeProvider clock, long rotateAt = 4 * 1024 * 1024)
     {
-        this.directory = directory;
-        this.logger = logger;
-        this.clock = clock;
-        this.rotateAt = rotateAt;
-        lock (gate)
+        _directory = directory;
+        _logger = logger;
+        _clock = clock;
+        _rotateAt = rotateAt;
+        lock (_gate)
         {
             try
             {
-                recent.AddRange(IncidentReader.Read(directory, MostRecent).Incidents);
+                _recent.AddRange(IncidentReader.Read(directory, MostRecent).Incidents);
             }
             catch (Exception e)
             {
@@ -62,16 +66,18 @@ internal sealed class IncidentStore : IDisposable
     {
         get
         {
-            lock (gate)
-                return problem;
+            lock (_gate)
+            {
+                return _problem;
+            }
         }
     }
 
     /// <summary>An id for a new incident: UTC time to the millisecond and a counter, so that ids sort by time.</summary>
     public string NextId()
     {
-        var number = Interlocked.Increment(ref counter);
-        return $"{clock.GetUtcNow().UtcDateTime:yyyyMMdd'T'HHmmss.fff'Z'}-{number:D6}";
+        var number = Interlocked.Increment(ref _counter);
+        return $"{_clock.GetUtcNow().UtcDateTime:yyyyMMdd'T'HHmmss.fff'Z'}-{number:D6}";
     }
 
     /// <summary>
@@ -80,10 +86,23 @@ internal sealed class IncidentStore : IDisposable
     /// </summary>
     public void Record(Incident incident)
     {
-        lock (gate)
+        lock (_gate)
         {
-            Remember(incident);
-            var line = IncidentJson.Line(incident);
+            // A recording is written once: with the first state of its incident, or with the one that brings it.
+            var isWritten = incident.Recording is not { } recording || (_recorded.TryGetValue(recording, out var id) && id == incident.Id);
+            var kept = incident with { Recording = null };
+            Remember(kept);
+            var line = IncidentJson.Line(isWritten ? kept : incident);
+            if (incident.Recording is { } written)
+            {
+                _recorded.AddOrUpdate(written, incident.Id);
+            }
+
+            if (line.Length > LongestLine)
+            {
+                line = IncidentJson.Line(incident = kept);
+            }
+
             if (line.Length > LongestLine)
             {
                 var cut = new Dictionary<string, string>(StringComparer.Ordinal) { ["evidence_dropped"] = "too long to keep" };
@@ -97,77 +116,86 @@ internal sealed class IncidentStore : IDisposable
     /// <summary>Tries again what could not be written; to be called once per tick. Costs nothing while all is well.</summary>
     public void Retry()
     {
-        lock (gate)
+        lock (_gate)
         {
-            if (problem is not null && clock.GetElapsedTime(lastFailure) >= retryAfter)
+            if (_problem is not null && _clock.GetElapsedTime(_lastFailure) >= _retryAfter)
+            {
                 WriteOut([]);
+            }
         }
     }
 
     /// <summary>The newest incidents, oldest first, each in its latest state. From memory.</summary>
     public IReadOnlyList<Incident> Recent(int last)
     {
-        lock (gate)
-            return [.. recent.Skip(Math.Max(0, recent.Count - last))];
+        lock (_gate)
+        {
+            return [.. _recent.Skip(Math.Max(0, _recent.Count - last))];
+        }
     }
 
     public void Dispose()
     {
         Task pending;
-        lock (gate)
+        lock (_gate)
         {
-            if (waiting.Count > 0)
+            if (_waiting.Count > 0)
+            {
                 WriteOut([]);
-            pending = syncing;
+            }
+
+            pending = _syncing;
         }
 
         // A disk that does not answer must not keep the agent from ending.
         pending.Wait(TimeSpan.FromSeconds(2));
-        lock (gate)
+        lock (_gate)
         {
-            file?.Dispose();
-            file = null;
+            _file?.Dispose();
+            _file = null;
         }
     }
 
     private void Remember(Incident incident)
     {
         // An update is nearly always of one of the newest.
-        var index = recent.FindLastIndex(known => string.Equals(known.Id, incident.Id, StringComparison.Ordinal));
+        var index = _recent.FindLastIndex(known => string.Equals(known.Id, incident.Id, StringComparison.Ordinal));
         if (index >= 0)
         {
-            recent[index] = incident;
+            _recent[index] = incident;
             return;
         }
 
-        recent.Add(incident);
-        if (recent.Count > MostRecent)
-            recent.RemoveAt(0);
+        _recent.Add(incident);
+        if (_recent.Count > MostRecent)
+        {
+            _recent.RemoveAt(0);
+        }
     }
 
     private void WriteOut(ReadOnlySpan<byte[]> lines)
     {
         foreach (var line in lines)
         {
-            if (waiting.Count == MostWaiting)
+            if (_waiting.Count == MostWaiting)
             {
-                waiting.Dequeue();
-                lost++;
+                _waiting.Dequeue();
+                _lost++;
             }
 
-            waiting.Enqueue(line);
+            _waiting.Enqueue(line);
         }
 
         try
         {
             Open();
-            while (waiting.TryPeek(out var next))
+            while (_waiting.TryPeek(out var next))
             {
                 Rotate(next.Length);
-                file!.Write(next);
-                size += next.Length;
-                waiting.Dequeue();
-                syncWanted = true;
+                _file!.Write(next);
+                _size += next.Length;
+                _waiting.Dequeue();
+                _syncWanted = true;
             }
 
             Sync();
@@ -175,8 +203,8 @@ internal sealed class IncidentStore : IDisposable
         }
         catch (Exception e) when (e is IOException or UnauthorizedAccessException or NotSupportedException or ArgumentException)
         {
-            file?.Dispose();
-            file = null;
+            _file?.Dispose();
+            _file = null;
             Failed(e.Message);
         }
     }
@@ -184,21 +212,24 @@ internal sealed class IncidentStore : IDisposable
     private void Open()
     {
         // Somebody may have removed or replaced the directory under us; an unlinked file would swallow incidents.
-        if (file is not null && File.Exists(Path.Combine(directory, IncidentReader.FileName)))
+        if (_file is not null && File.Exists(Path.Combine(_directory, IncidentReader.FileName)))
+        {
             return;
-        file?.Dispose();
-        file = null;
-        Directory.CreateDirectory(directory);
-        var path = Path.Combine(directory, IncidentReader.FileName);
+        }
+
+        _file?.Dispose();
+        _file = null;
+        Directory.CreateDirectory(_directory);
+        var path = Path.Combine(_directory, IncidentReader.FileName);
         var opened = AppendFile.Open(path);
         try
         {
-            size = opened.Length;
-            if (size > 0 && !EndsWithLineFeed(path))
+            _size = opened.Length;
+            if (_size > 0 && !EndsWithLineFeed(path))
             {
                 // A crash in mid-write left a torn line: end it, so that the next record starts on a line of its own.
                 opened.Write("\n"u8);
-                size++;
+                _size++;
             }
         }
         catch
@@ -207,7 +238,7 @@ internal sealed class IncidentStore : IDisposable
             throw;
         }
 
-        file = opened;
+        _file = opened;
     }
 
     private static bool EndsWithLineFeed(string path)
@@ -219,23 +250,29 @@ internal sealed class IncidentStore : IDisposable
 
     private void Rotate(int incoming)
     {
-        if (size == 0 || size + incoming <= rotateAt)
+        if (_size == 0 || _size + incoming <= _rotateAt)
+        {
             return;
-        var path = Path.Combine(directory, IncidentReader.FileName);
-        File.Move(path, Path.Combine(directory, IncidentReader.RotatedFileName), overwrite: true);
-        file!.Dispose();
-        file = null;
-        file = AppendFile.Open(path);
-        size = 0;
+        }
+
+        var path = Path.Combine(_directory, IncidentReader.FileName);
+        File.Move(path, Path.Combine(_directory, IncidentReader.RotatedFileName), overwrite: true);
+        _file!.Dispose();
+        _file = null;
+        _file = AppendFile.Open(path);
+        _size = 0;
     }
 
     // One background fsync at a time; what is written while it runs is taken by the next.
     private void Sync()
     {
-        if (!syncWanted || !syncing.IsCompleted || file is not { } current)
+        if (!_syncWanted || !_syncing.IsCompleted || _file is not { } current)
+        {
             return;
-        syncWanted = false;
-        syncing = Task.Run(() =>
+        }
+
+        _syncWanted = false;
+        _syncing = Task.Run(() =>
         {
             try
             {
@@ -247,14 +284,17 @@ internal sealed class IncidentStore : IDisposable
             }
             catch (Exception e) when (e is IOException or UnauthorizedAccessException)
             {
-                lock (gate)
+                lock (_gate)
+                {
                     Failed(e.Message);
+                }
+
                 return;
             }
 
-            lock (gate)
+            lock (_gate)
             {
-                syncing = Task.CompletedTask;
+                _syncing = Task.CompletedTask;
                 Sync();
             }
         });
@@ -262,18 +302,24 @@ internal sealed class IncidentStore : IDisposable
 
     private void Failed(string reason)
     {
-        lastFailure = clock.GetTimestamp();
-        if (problem is null)
-            logger.LogError("incidents cannot be stored in {Directory}: {Reason}; the newest {Count} are kept in memory", directory, reason, MostWaiting);
-        problem = $"incidents cannot be stored in {directory}: {reason}";
+        _lastFailure = _clock.GetTimestamp();
+        if (_problem is null)
+        {
+            _logger.LogError("incidents cannot be stored in {Directory}: {Reason}; the newest {Count} are kept in memory", _directory, reason, MostWaiting);
+        }
+
+        _problem = $"incidents cannot be stored in {_directory}: {reason}";
     }
 
     private void Recovered()
     {
-        if (problem is null)
+        if (_problem is null)
+        {
             return;
-        problem = null;
-        logger.LogInformation("incidents are stored in {Directory} again; {Lost} were lost meanwhile", directory, lost);
-        lost = 0;
+        }
+
+        _problem = null;
+        _logger.LogInformation("incidents are stored in {Directory} again; {Lost} were lost meanwhile", _directory, _lost);
+        _lost = 0;
     }
 }

@@ -1,6 +1,7 @@
 using System.Buffers;
 using System.Globalization;
 using System.Text;
+using Sidecar.Probes.Values;
 
 namespace Sidecar.Agent.Telemetry;
 
@@ -23,7 +24,7 @@ internal sealed class ExpositionWriter
     public const string PrometheusTextType = "text/plain; version=0.0.4; charset=utf-8";
     public const string OpenMetricsType = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-    private readonly ArrayBufferWriter<byte> buffer = new(16 * 1024);
+    private readonly ArrayBufferWriter<byte> _buffer = new(16 * 1024);
 
     /// <summary>
     /// The format to answer an Accept header with: OpenMetrics where it is asked for by name and nothing is preferred
@@ -41,9 +42,13 @@ internal sealed class ExpositionWriter
             foreach (var parameter in parts.AsSpan(1))
             {
                 if (parameter.StartsWith("q=", StringComparison.OrdinalIgnoreCase))
+                {
                     quality = double.TryParse(parameter.AsSpan(2), NumberStyles.AllowDecimalPoint, CultureInfo.InvariantCulture, out var q) ? q : 0;
+                }
                 else if (parameter.StartsWith("version=", StringComparison.OrdinalIgnoreCase))
+                {
                     version = parameter[8..].Trim('"');
+                }
             }
 
             switch (parts[0].ToLowerInvariant())
@@ -70,8 +75,11 @@ internal sealed class ExpositionWriter
         foreach (var (name, value) in tags)
         {
             if (text.Length > 0)
+            {
                 text.Append(',');
-            text.Append(name).Append("=\"").Append(Escape((string?)value ?? "", quotes: true)).Append('"');
+            }
+
+            text.Append(name).Append("=\"").Append(Escape(Printable.Escape((string?)value ?? ""), quotes: true)).Append('"');
         }
 
         return Encoding.UTF8.GetBytes(text.ToString());
@@ -79,17 +87,22 @@ internal sealed class ExpositionWriter
 
     public byte[] Write(IEnumerable<MetricFamily> families, ExpositionFormat format, int generation)
     {
-        buffer.ResetWrittenCount();
+        _buffer.ResetWrittenCount();
         foreach (var family in families)
         {
             var series = family.Current(generation);
             if (series.Length > 0)
+            {
                 WriteFamily(family, series, format == ExpositionFormat.OpenMetrics);
+            }
         }
 
         if (format == ExpositionFormat.OpenMetrics)
+        {
             Append("# EOF\n"u8);
-        return buffer.WrittenSpan.ToArray();
+        }
+
+        return _buffer.WrittenSpan.ToArray();
     }
 
     private void WriteFamily(MetricFamily family, MetricSeries[] series, bool openMetrics)
@@ -111,14 +124,20 @@ internal sealed class ExpositionWriter
         Append($"# HELP {described} {Escape(family.Help, quotes: openMetrics)}\n");
         Append($"# TYPE {described} {type}\n");
         if (openMetrics && family.Unit is not null)
+        {
             Append($"# UNIT {described} {family.Unit}\n");
+        }
 
         foreach (var one in series)
         {
             if (family.Kind == MetricKind.Histogram)
+            {
                 WriteHistogram(family, one, openMetrics);
+            }
             else
+            {
                 WriteSample(sample, one.Labels, default, one.Value);
+            }
         }
     }
 
@@ -146,7 +165,10 @@ internal sealed class ExpositionWriter
             if (boundary is not null)
             {
                 if (labels.Length > 0)
+                {
                     Append(","u8);
+                }
+
                 Append("le=\""u8);
                 Append(boundary);
                 Append("\""u8);
@@ -158,8 +180,8 @@ internal sealed class ExpositionWriter
         Append(" "u8);
         if (double.IsFinite(value))
         {
-            value.TryFormat(buffer.GetSpan(32), out var written, default, CultureInfo.InvariantCulture);
-            buffer.Advance(written);
+            value.TryFormat(_buffer.GetSpan(32), out var written, default, CultureInfo.InvariantCulture);
+            _buffer.Advance(written);
         }
         else
         {
@@ -179,12 +201,15 @@ internal sealed class ExpositionWriter
     private static string Escape(string text, bool quotes)
     {
         if (text.AsSpan().IndexOfAny('\\', '\n', '"') < 0)
+        {
             return text;
+        }
+
         text = text.Replace("\\", "\\\\", StringComparison.Ordinal).Replace("\n", "\\n", StringComparison.Ordinal);
         return quotes ? text.Replace("\"", "\\\"", StringComparison.Ordinal) : text;
     }
 
-    private void Append(string text) => Encoding.UTF8.GetBytes(text, buffer);
+    private void Append(string text) => Encoding.UTF8.GetBytes(text, _buffer);
 
-    private void Append(ReadOnlySpan<byte> bytes) => buffer.Write(bytes);
+    private void Append(ReadOnlySpan<byte> bytes) => _buffer.Write(bytes);
 }

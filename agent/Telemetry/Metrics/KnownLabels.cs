@@ -1,5 +1,5 @@
 using System.Globalization;
-using Sidecar.Agent.Judgement;
+using Sidecar.Agent.Core.Judgement;
 
 namespace Sidecar.Agent.Telemetry;
 
@@ -43,5 +43,5 @@ internal static class KnownLabels
     public static readonly IReadOnlyList<string> ServerRoles = ["primary", "standby", "read-only"];
 
     /// <summary>Verdicts that make an incident.</summary>
-    public static readonly IReadOnlyList<string> Causes = ["expired", "stuck", "outage", "blocked-by-peer"];
+    public static readonly IReadOnlyList<string> Causes = ["expired", "stuck", "outage", "blocked-by-peer", "partly", "black-hole"];
 }

@@ -9,40 +9,45 @@ namespace Sidecar.Agent.Telemetry;
 /// </summary>
 internal sealed class MetricAggregator : IDisposable
 {
-    private readonly MeterListener listener = new();
-    private readonly Lock scraping = new();
-    private readonly ConcurrentDictionary<Instrument, MetricFamily> families = new();
-    private readonly ExpositionWriter writer = new();
-    private int generation;
+    private readonly MeterListener _listener = new();
+    private readonly Lock _scraping = new();
+    private readonly ConcurrentDictionary<Instrument, MetricFamily> _families = new();
+    private readonly ExpositionWriter _writer = new();
+    private int _generation;
 
     public MetricAggregator(Meter meter)
     {
-        listener.InstrumentPublished = (instrument, self) =>
+        _listener.InstrumentPublished = (instrument, self) =>
         {
             // By reference: another meter of the same name (another agent in the same test process) is not ours.
             if (ReferenceEquals(instrument.Meter, meter))
-                self.EnableMeasurementEvents(instrument, families.GetOrAdd(instrument, static i => new MetricFamily(i)));
+            {
+                self.EnableMeasurementEvents(instrument, _families.GetOrAdd(instrument, static i => new MetricFamily(i)));
+            }
         };
-        listener.SetMeasurementEventCallback<long>((_, value, tags, state) => ((MetricFamily)state!).Record(value, tags, generation));
-        listener.SetMeasurementEventCallback<double>((_, value, tags, state) => ((MetricFamily)state!).Record(value, tags, generation));
-        listener.Start();
+        _listener.SetMeasurementEventCallback<long>((_, value, tags, state) => ((MetricFamily)state!).Record(value, tags, _generation));
+        _listener.SetMeasurementEventCallback<double>((_, value, tags, state) => ((MetricFamily)state!).Record(value, tags, _generation));
+        _listener.Start();
     }
 
     /// <summary>Brings a series into being without an observation, which a histogram cannot record as zero.</summary>
-    public void Ensure(Instrument instrument, params ReadOnlySpan<KeyValuePair<string, object?>> tags) => families[instrument].Find(tags);
+    public void Ensure(Instrument instrument, params ReadOnlySpan<KeyValuePair<string, object?>> tags) => _families[instrument].Find(tags);
+
+    /// <summary>Ends a series: what it counted is no more.</summary>
+    public void Forget(Instrument instrument, params ReadOnlySpan<KeyValuePair<string, object?>> tags) => _families[instrument].Forget(tags);
 
     /// <summary>All instruments' values in a text format, UTF-8.</summary>
     public byte[] Scrape(ExpositionFormat format)
     {
-        lock (scraping)
+        lock (_scraping)
         {
-            generation++;
-            listener.RecordObservableInstruments();
-            return writer.Write(families.Values.OrderBy(static f => f.Name, StringComparer.Ordinal), format, generation);
+            _generation++;
+            _listener.RecordObservableInstruments();
+            return _writer.Write(_families.Values.OrderBy(static f => f.Name, StringComparer.Ordinal), format, _generation);
         }
     }
 
-    public void Dispose() => listener.Dispose();
+    public void Dispose() => _listener.Dispose();
 }
 
 internal enum MetricKind
@@ -58,9 +63,11 @@ internal sealed class MetricFamily
     // Labels come from the configuration; the limit only keeps a mistake from becoming a memory leak.
     private const int MostSeries = 20_000;
 
-    private readonly ConcurrentDictionary<LabelValues, MetricSeries> series = new();
-    private readonly double[] boundaries;
-    private MetricSeries[] sorted = [];
+    private readonly ConcurrentDictionary<LabelValues, MetricSeries> _series = new();
+    private readonly double[] _boundaries;
+    private MetricSeries[] _sorted = [];
+    private int _removals;
+    private int _removalsSorted;
 
     public MetricFamily(Instrument instrument)
     {
@@ -73,7 +80,7 @@ internal sealed class MetricFamily
             ObservableGauge<long> or ObservableGauge<double> => MetricKind.Gauge,
             _ => throw new NotSupportedException($"instrument {instrument.Name} is of a kind that the exposition does not know"),
         };
-        boundaries = [.. (instrument as Histogram<double>)?.Advice?.HistogramBucketBoundaries ?? []];
+        _boundaries = [.. (instrument as Histogram<double>)?.Advice?.HistogramBucketBoundaries ?? []];
         IsInfo = Kind == MetricKind.Gauge && Name.EndsWith("_info", StringComparison.Ordinal);
         Unit = Name.EndsWith("_seconds", StringComparison.Ordinal) ? "seconds" : null;
     }
@@ -87,12 +94,15 @@ internal sealed class MetricFamily
 
     /// <summary>Base unit where the name ends in one, or null.</summary>
     public string? Unit { get; }
-    public ReadOnlySpan<double> Boundaries => boundaries;
+    public ReadOnlySpan<double> Boundaries => _boundaries;
 
     public void Record(double value, ReadOnlySpan<KeyValuePair<string, object?>> tags, int generation)
     {
         if (Find(tags) is not { } found)
+        {
             return;
+        }
+
         switch (Kind)
         {
             case MetricKind.Counter:
@@ -102,7 +112,7 @@ internal sealed class MetricFamily
                 found.Set(value, generation);
                 break;
             case MetricKind.Histogram:
-                found.Observe(value, boundaries);
+                found.Observe(value, _boundaries);
                 break;
         }
     }
@@ -111,11 +121,26 @@ internal sealed class MetricFamily
     public MetricSeries? Find(ReadOnlySpan<KeyValuePair<string, object?>> tags)
     {
         var key = LabelValues.From(tags);
-        if (series.TryGetValue(key, out var found))
+        if (_series.TryGetValue(key, out var found))
+        {
             return found;
-        if (series.Count >= MostSeries)
+        }
+
+        if (_series.Count >= MostSeries)
+        {
             return null;
-        return series.GetOrAdd(key, new MetricSeries(ExpositionWriter.Labels(tags), Kind == MetricKind.Histogram ? boundaries.Length + 1 : 0));
+        }
+
+        return _series.GetOrAdd(key, new MetricSeries(ExpositionWriter.Labels(tags), Kind == MetricKind.Histogram ? _boundaries.Length + 1 : 0));
+    }
+
+    /// <summary>Ends the series with these labels.</summary>
+    public void Forget(ReadOnlySpan<KeyValuePair<string, object?>> tags)
+    {
+        if (_series.TryRemove(LabelValues.From(tags), out _))
+        {
+            Interlocked.Increment(ref _removals);
+        }
     }
 
     /// <summary>
@@ -126,16 +151,23 @@ internal sealed class MetricFamily
     {
         if (Kind == MetricKind.Gauge)
         {
-            foreach (var (key, candidate) in series)
+            foreach (var (key, candidate) in _series)
             {
                 if (candidate.Generation != generation)
-                    series.TryRemove(key, out _);
+                {
+                    _series.TryRemove(key, out _);
+                }
             }
         }
 
-        if (sorted.Length != series.Count || Kind == MetricKind.Gauge)
-            sorted = [.. series.Values.OrderBy(static s => s.Order, StringComparer.Ordinal)];
-        return sorted;
+        var removed = Volatile.Read(ref _removals);
+        if (_sorted.Length != _series.Count || removed != _removalsSorted || Kind == MetricKind.Gauge)
+        {
+            _sorted = [.. _series.Values.OrderBy(static s => s.Order, StringComparer.Ordinal)];
+        }
+
+        _removalsSorted = removed;
+        return _sorted;
     }
 
     /// <summary>Label values in the order in which the instrument is called, which is always the same for one instrument.</summary>
@@ -144,7 +176,10 @@ internal sealed class MetricFamily
         public static LabelValues From(ReadOnlySpan<KeyValuePair<string, object?>> tags)
         {
             if (tags.Length > 3)
+            {
                 throw new NotSupportedException("no instrument has more than three labels");
+            }
+
             return new LabelValues(
                 tags.Length > 0 ? (string?)tags[0].Value : null,
                 tags.Length > 1 ? (string?)tags[1].Value : null,
@@ -158,8 +193,8 @@ internal sealed class MetricFamily
 /// <param name="buckets">Number of histogram buckets with +Inf, or 0.</param>
 internal sealed class MetricSeries(byte[] labels, int buckets)
 {
-    private readonly long[] counts = new long[buckets];
-    private double value;
+    private readonly long[] _counts = new long[buckets];
+    private double _value;
 
     public ReadOnlySpan<byte> Labels => labels;
     public string Order { get; } = System.Text.Encoding.UTF8.GetString(labels);
@@ -168,24 +203,27 @@ internal sealed class MetricSeries(byte[] labels, int buckets)
     public int Generation { get; private set; }
 
     /// <summary>A counter's or gauge's value; a histogram's sum.</summary>
-    public double Value => Volatile.Read(ref value);
+    public double Value => Volatile.Read(ref _value);
 
-    public long Bucket(int index) => Volatile.Read(ref counts[index]);
+    public long Bucket(int index) => Volatile.Read(ref _counts[index]);
 
     public void Set(double newValue, int generation)
     {
-        Volatile.Write(ref value, newValue);
+        Volatile.Write(ref _value, newValue);
         Generation = generation;
     }
 
     public void Add(double delta)
     {
-        var seen = Volatile.Read(ref value);
+        var seen = Volatile.Read(ref _value);
         while (true)
         {
-            var before = Interlocked.CompareExchange(ref value, seen + delta, seen);
+            var before = Interlocked.CompareExchange(ref _value, seen + delta, seen);
             if (before.Equals(seen))
+            {
                 return;
+            }
+
             seen = before;
         }
     }
@@ -194,8 +232,11 @@ internal sealed class MetricSeries(byte[] labels, int buckets)
     {
         var index = 0;
         while (index < boundaries.Length && observed > boundaries[index])
+        {
             index++;
-        Interlocked.Increment(ref counts[index]);
+        }
+
+        Interlocked.Increment(ref _counts[index]);
         Add(observed);
     }
 }

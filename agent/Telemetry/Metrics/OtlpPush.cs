@@ -2,6 +2,7 @@ using OpenTelemetry;
 using OpenTelemetry.Exporter;
 using OpenTelemetry.Metrics;
 using OpenTelemetry.Resources;
+using Sidecar.Agent.Configuration;
 
 namespace Sidecar.Agent.Telemetry;
 
@@ -17,13 +18,13 @@ internal sealed class OtlpPush : IDisposable
     /// <summary>The longest that one push, and the last one at the end, may take.</summary>
     private static readonly TimeSpan Patience = TimeSpan.FromSeconds(2);
 
-    private readonly MeterProvider provider;
+    private readonly MeterProvider _provider;
 
     /// <summary>Begins to push.</summary>
     /// <param name="endpoint">The collector, with the path of the request.</param>
     /// <param name="interval">Time between two pushes.</param>
     public OtlpPush(Uri endpoint, TimeSpan interval) =>
-        provider = Sdk.CreateMeterProviderBuilder()
+        _provider = Sdk.CreateMeterProviderBuilder()
             .SetResourceBuilder(ResourceBuilder.CreateEmpty()
                 .AddService("conn-sidecar", serviceVersion: ProductVersion.Text, autoGenerateServiceInstanceId: false, serviceInstanceId: Environment.MachineName)
                 .AddAttributes([new("host.name", Environment.MachineName)]))
@@ -41,7 +42,7 @@ internal sealed class OtlpPush : IDisposable
     /// <summary>Pushes once more and ends, within about two seconds.</summary>
     public void Dispose()
     {
-        provider.Shutdown((int)Patience.TotalMilliseconds);
-        provider.Dispose();
+        _provider.Shutdown((int)Patience.TotalMilliseconds);
+        _provider.Dispose();
     }
 }

@@ -1,11 +1,12 @@
 using System.Diagnostics.Metrics;
 using System.Runtime.InteropServices;
-using Sidecar.Agent.Judgement;
-using Sidecar.Agent.Tracking;
+using Sidecar.Agent.Core.Judgement;
+using Sidecar.Agent.Core.Snapshots;
+using Sidecar.Agent.Core.Tracking;
 
 namespace Sidecar.Agent.Telemetry;
 
-/// <summary>What the gauges show after one look: immutable, summed up once, read by any number of scrapes.</summary>
+/// <summary>What the gauges show after one scan: immutable, summed up once, read by any number of scrapes.</summary>
 internal sealed class ScanGauges
 {
     public static readonly ScanGauges Empty = new();
@@ -59,26 +60,37 @@ internal sealed class ScanGauges
     public Measurement<long>[] ServerConnectionsLimit { get; private init; } = [];
     public Measurement<double>[] OldestTransaction { get; private init; } = [];
 
-    /// <summary>Sums a look up.</summary>
-    /// <param name="snapshot">The look.</param>
+    /// <summary>Sums a scan up.</summary>
+    /// <param name="snapshot">The scan.</param>
     /// <param name="workerGroups">Names of the [workers:…] sections; one without processes counts 0.</param>
     /// <param name="tallied">The upstreams with their connections counted; null: the snapshot's are counted.</param>
     public static ScanGauges From(AgentSnapshot snapshot, IReadOnlyList<string> workerGroups, IReadOnlyList<Upstream>? tallied = null)
     {
         var sums = new Dictionary<string, Sum>(StringComparer.Ordinal);
         foreach (var upstream in snapshot.Upstreams)
+        {
             sums[upstream.Name] = new Sum();
+        }
+
         foreach (var upstream in tallied ?? [])
+        {
             sums[upstream.Name] = new Sum(upstream.Tally);
+        }
+
         foreach (var connection in tallied is null ? snapshot.Connections : [])
         {
             ref var sum = ref CollectionsMarshal.GetValueRefOrAddDefault(sums, connection.Upstream, out _);
             sum ??= new Sum();
             sum.Verdicts[(int)connection.Verdict]++;
             if (connection.Idle > sum.IdleMax)
+            {
                 sum.IdleMax = connection.Idle;
+            }
+
             if (connection.KeepaliveArmed == true)
+            {
                 sum.KeepaliveArmed++;
+            }
         }
 
         var connections = new List<Measurement<long>>(sums.Count * VerdictNames.All.Count);
@@ -87,7 +99,10 @@ internal sealed class ScanGauges
         foreach (var (name, sum) in sums)
         {
             foreach (var verdict in VerdictNames.All)
+            {
                 connections.Add(new(sum.Verdicts[(int)verdict], Tag("upstream", name), Tag("verdict", verdict.ToName())));
+            }
+
             idleMax.Add(new(sum.IdleMax.TotalSeconds, Tag("upstream", name)));
             armed.Add(new(sum.KeepaliveArmed, Tag("upstream", name)));
         }
@@ -98,13 +113,24 @@ internal sealed class ScanGauges
         foreach (var upstream in snapshot.Upstreams)
         {
             if (upstream.PathUp is { } up)
+            {
                 pathUp.Add(new(up ? 1 : 0, Tag("upstream", upstream.Name)));
+            }
+
             if (upstream.PathRoundTrip is { } rtt)
+            {
                 roundTrip.Add(new(rtt.TotalSeconds, Tag("upstream", upstream.Name)));
+            }
+
             if (upstream.IdleTimeoutLower is { } lower)
+            {
                 idleTimeout.Add(new(lower.TotalSeconds, Tag("upstream", upstream.Name), Tag("bound", "lower")));
+            }
+
             if (upstream.IdleTimeoutUpper is { } upper)
+            {
                 idleTimeout.Add(new(upper.TotalSeconds, Tag("upstream", upstream.Name), Tag("bound", "upper")));
+            }
         }
 
         var processes = workerGroups.ToDictionary(name => name, _ => 0, StringComparer.Ordinal);
@@ -114,17 +140,28 @@ internal sealed class ScanGauges
         {
             CollectionsMarshal.GetValueRefOrAddDefault(processes, worker.Workers, out _)++;
             if (worker.Index >= KnownLabels.WorkerNumbers.Count)
+            {
                 continue;
+            }
+
             KeyValuePair<string, object?>[] tags = [Tag("workers", worker.Workers), Tag("worker", KnownLabels.WorkerNumbers[worker.Index])];
             workerConnections.Add(new(worker.Connections, tags));
             requests.Add(new(worker.RequestsInFlight, tags));
             resident.Add(new(worker.ResidentBytes, tags));
             if (worker.TrafficShare is { } share)
+            {
                 traffic.Add(new(share, tags));
+            }
+
             if (worker.CpuShare is { } cores)
+            {
                 cpu.Add(new(cores, tags));
+            }
+
             if (worker.ResidentGrowth is { } slope)
+            {
                 growth.Add(new(slope, tags));
+            }
         }
 
         return new ScanGauges
@@ -213,7 +250,10 @@ internal sealed class ScanGauges
         public Sum(UpstreamTally tally)
         {
             foreach (var verdict in VerdictNames.All)
+            {
                 Verdicts[(int)verdict] = tally.Of(verdict);
+            }
+
             IdleMax = tally.IdleMax;
             KeepaliveArmed = tally.KeepaliveArmed;
         }

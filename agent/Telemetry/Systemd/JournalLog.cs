@@ -2,8 +2,9 @@ using System.Collections.Concurrent;
 using System.Globalization;
 using System.Text;
 using Microsoft.Extensions.Logging;
-using Sidecar.Agent.Configuration;
+using Sidecar.Agent.Core.Remedies;
 using Sidecar.Agent.Telemetry.Systemd;
+using Sidecar.Probes.Values;
 
 namespace Sidecar.Agent.Telemetry;
 
@@ -24,13 +25,13 @@ internal sealed class JournalLog : ILoggerProvider
     private const int MostQueued = 4096;
     private const string Identifier = "conn-sidecar";
 
-    private readonly BlockingCollection<Entry> queue = new(MostQueued);
-    private readonly Stream stderr;
-    private readonly LogLevel lowest;
-    private readonly Thread writer;
-    private long dropped;
-    private long accepted;
-    private long written;
+    private readonly BlockingCollection<Entry> _queue = new(MostQueued);
+    private readonly Stream _stderr;
+    private readonly LogLevel _lowest;
+    private readonly Thread _writer;
+    private long _dropped;
+    private long _accepted;
+    private long _written;
 
     public JournalLog(LogLevel lowest = LogLevel.Information)
         : this(Console.OpenStandardError(), StandardErrorIsJournal(), lowest)
@@ -39,18 +40,18 @@ internal sealed class JournalLog : ILoggerProvider
 
     internal JournalLog(Stream stderr, bool journal, LogLevel lowest = LogLevel.Information)
     {
-        this.stderr = stderr;
-        this.lowest = lowest;
+        _stderr = stderr;
+        _lowest = lowest;
         UsesJournal = journal && LibSystemd.Present;
-        writer = new Thread(WriteQueued) { IsBackground = true, Name = "log" };
-        writer.Start();
+        _writer = new Thread(WriteQueued) { IsBackground = true, Name = "log" };
+        _writer.Start();
     }
 
     /// <summary>True where events go to the journal with their fields.</summary>
     public bool UsesJournal { get; }
 
     /// <summary>Events dropped because they came faster than they could be written.</summary>
-    public long Dropped => Interlocked.Read(ref dropped);
+    public long Dropped => Interlocked.Read(ref _dropped);
 
     /// <summary>Logs one event. Never blocks, never throws.</summary>
     /// <param name="level">Severity.</param>
@@ -59,14 +60,21 @@ internal sealed class JournalLog : ILoggerProvider
     /// <param name="fields">What programs search by.</param>
     public void Write(LogLevel level, string message, string? messageId = null, params ReadOnlySpan<LogField> fields)
     {
-        if (level < lowest || level == LogLevel.None)
+        if (level < _lowest || level == LogLevel.None)
+        {
             return;
+        }
+
         try
         {
-            if (queue.TryAdd(new Entry(DateTimeOffset.UtcNow, level, message, messageId, fields.ToArray())))
-                Interlocked.Increment(ref accepted);
+            if (_queue.TryAdd(new Entry(DateTimeOffset.UtcNow, level, message, messageId, fields.ToArray())))
+            {
+                Interlocked.Increment(ref _accepted);
+            }
             else
-                Interlocked.Increment(ref dropped);
+            {
+                Interlocked.Increment(ref _dropped);
+            }
         }
         catch (Exception e) when (e is InvalidOperationException or ObjectDisposedException)
         {
@@ -104,8 +112,8 @@ internal sealed class JournalLog : ILoggerProvider
     /// <returns>Whether all of it was written.</returns>
     public bool Flush(TimeSpan timeout)
     {
-        var target = Interlocked.Read(ref accepted);
-        return SpinWait.SpinUntil(() => Interlocked.Read(ref written) >= target, timeout);
+        var target = Interlocked.Read(ref _accepted);
+        return SpinWait.SpinUntil(() => Interlocked.Read(ref _written) >= target, timeout);
     }
 
     public ILogger CreateLogger(string categoryName) => new CategoryLogger(this, categoryName);
@@ -113,11 +121,16 @@ internal sealed class JournalLog : ILoggerProvider
     /// <summary>Closes the log; what is queued is written if that takes no longer than a second.</summary>
     public void Dispose()
     {
-        if (queue.IsAddingCompleted)
+        if (_queue.IsAddingCompleted)
+        {
             return;
-        queue.CompleteAdding();
-        if (writer.Join(TimeSpan.FromSeconds(1)))
-            queue.Dispose();
+        }
+
+        _queue.CompleteAdding();
+        if (_writer.Join(TimeSpan.FromSeconds(1)))
+        {
+            _queue.Dispose();
+        }
     }
 
     /// <summary>
@@ -128,12 +141,18 @@ internal sealed class JournalLog : ILoggerProvider
     {
         var parts = (Environment.GetEnvironmentVariable("JOURNAL_STREAM") ?? "").Split(':');
         if (parts.Length != 2 || !ulong.TryParse(parts[0], CultureInfo.InvariantCulture, out var device) || !ulong.TryParse(parts[1], CultureInfo.InvariantCulture, out var inode))
+        {
             return false;
+        }
+
         const int emptyPath = 0x1000;
         const uint inodeOnly = 0x100;
         var status = stackalloc byte[256];
         if (LibSystemd.statx(2, "", emptyPath, inodeOnly, status) != 0)
+        {
             return false;
+        }
+
         var major = *(uint*)(status + 136);
         var minor = *(uint*)(status + 140);
         // makedev(3)
@@ -143,19 +162,21 @@ internal sealed class JournalLog : ILoggerProvider
 
     private void WriteQueued()
     {
-        foreach (var entry in queue.GetConsumingEnumerable())
+        foreach (var entry in _queue.GetConsumingEnumerable())
         {
             try
             {
                 if (!UsesJournal || !SendToJournal(entry))
+                {
                     WriteLine(entry);
+                }
             }
             catch (Exception e) when (e is IOException or ObjectDisposedException or UnauthorizedAccessException)
             {
                 // Nobody reads stderr any more; the agent's work goes on.
             }
 
-            Interlocked.Increment(ref written);
+            Interlocked.Increment(ref _written);
         }
     }
 
@@ -164,23 +185,33 @@ internal sealed class JournalLog : ILoggerProvider
         var line = new StringBuilder(160);
         // Under systemd, when the native protocol failed, "<4>" tells the journal the priority of a plain line.
         if (UsesJournal)
+        {
             line.Append(CultureInfo.InvariantCulture, $"<{Priority(entry.Level)}>");
+        }
+
         line.Append(entry.Time.UtcDateTime.ToString("yyyy-MM-dd'T'HH:mm:ss.fff'Z'", CultureInfo.InvariantCulture))
             .Append(' ').Append(Name(entry.Level)).Append(' ').Append(Printable.Escape(entry.Message));
         foreach (var field in entry.Fields)
         {
             if (field.Value is null)
+            {
                 continue;
+            }
+
             var value = Printable.Escape(field.Value);
             line.Append(' ').Append(field.Name).Append('=');
             if (value.Length == 0 || value.AsSpan().ContainsAny(' ', '"', '='))
+            {
                 line.Append('"').Append(value.Replace("\"", "\\\"", StringComparison.Ordinal)).Append('"');
+            }
             else
+            {
                 line.Append(value);
+            }
         }
 
-        stderr.Write(Encoding.UTF8.GetBytes(line.Append('\n').ToString()));
-        stderr.Flush();
+        _stderr.Write(Encoding.UTF8.GetBytes(line.Append('\n').ToString()));
+        _stderr.Flush();
     }
 
     private static unsafe bool SendToJournal(Entry entry)
@@ -192,11 +223,16 @@ internal sealed class JournalLog : ILoggerProvider
             Field("SYSLOG_IDENTIFIER", Identifier),
         };
         if (entry.MessageId is not null)
+        {
             fields.Add(Field("MESSAGE_ID", entry.MessageId));
+        }
+
         foreach (var field in entry.Fields)
         {
             if (field.Value is not null)
+            {
                 fields.Add(Field("CONN_SIDECAR_" + field.Name.ToUpperInvariant(), Printable.Escape(field.Value)));
+            }
         }
 
         var vectors = new LibSystemd.IoVector[fields.Count];
@@ -210,12 +246,16 @@ internal sealed class JournalLog : ILoggerProvider
             }
 
             fixed (LibSystemd.IoVector* first = vectors)
+            {
                 return LibSystemd.sd_journal_sendv(first, vectors.Length) >= 0;
+            }
         }
         finally
         {
             foreach (var pin in pins)
+            {
                 pin.Dispose();
+            }
         }
     }
 
@@ -245,19 +285,26 @@ internal sealed class JournalLog : ILoggerProvider
     private sealed class CategoryLogger(JournalLog log, string category) : ILogger
     {
         // The web server speaks up only when something is wrong; our own parts always.
-        private readonly LogLevel lowest = category.StartsWith("Microsoft.", StringComparison.Ordinal) ? LogLevel.Warning : LogLevel.Debug;
+        private readonly LogLevel _lowest = category.StartsWith("Microsoft.", StringComparison.Ordinal) ? LogLevel.Warning : LogLevel.Debug;
 
         public IDisposable? BeginScope<TState>(TState state)
             where TState : notnull => null;
 
-        public bool IsEnabled(LogLevel logLevel) => logLevel != LogLevel.None && logLevel >= lowest && logLevel >= log.lowest;
+        public bool IsEnabled(LogLevel logLevel) => logLevel != LogLevel.None && logLevel >= _lowest && logLevel >= log._lowest;
 
         public void Log<TState>(LogLevel logLevel, EventId eventId, TState state, Exception? exception, Func<TState, Exception?, string> formatter)
         {
             if (!IsEnabled(logLevel))
+            {
                 return;
+            }
+
             var message = formatter(state, exception);
-            log.Write(logLevel, exception is null ? message : $"{message}: {exception.GetType().Name}: {exception.Message}", null, new LogField("part", category));
+            
+            // Where the loop itself failed, or somebody else's code did, the stack is what tells.
+            var told = exception is null ? message : $"{message}: {(logLevel >= LogLevel.Error ? exception.ToString() : $"{exception.GetType().Name}: {exception.Message}")}";
+            var ours = !category.StartsWith("Microsoft.", StringComparison.Ordinal);
+            log.Write(logLevel, told, ours ? MessageIds.Of(eventId.Id) : null, new LogField("part", category));
         }
     }
 }

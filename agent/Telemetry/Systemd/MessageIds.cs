@@ -12,7 +12,7 @@ internal static class MessageIds
     /// <summary>A guardrail (or observe mode) withheld a remedy.</summary>
     public const string Withheld = "8a2b5b5a834741fbae5e5b0952ef0ca1";
 
-    /// <summary>The first look is done; the agent works.</summary>
+    /// <summary>The first scan is done; the agent works.</summary>
     public const string Started = "b514fe0a04c8440abeb51eb68795905c";
 
     /// <summary>The agent ends.</summary>
@@ -35,6 +35,20 @@ internal static class MessageIds
 
     /// <summary>The budget of a worker group is used up; the agent terminates nobody there for the time being.</summary>
     public const string StoodDown = "9caedd53294e46a088483bb953bf68a7";
+
+    /// <summary>The one of a message of <see cref="Log"/> by its event id, or null where it has none.</summary>
+    public static string? Of(int eventId) => eventId switch
+    {
+        1 => Started,
+        2 => Stopping,
+        3 => Reloaded,
+        4 => ReloadRefused,
+        5 => Limitation,
+        6 => OutageBegan,
+        7 => OutageEnded,
+        8 => StoodDown,
+        _ => null,
+    };
 
     /// <summary>All of them with their names, for the documentation's test.</summary>
     public static readonly IReadOnlyDictionary<string, string> All = new Dictionary<string, string>(StringComparer.Ordinal)

@@ -1,5 +1,5 @@
 using System.Diagnostics;
-using Sidecar.Agent.Configuration;
+using Sidecar.Probes.Values;
 
 namespace Sidecar.Agent.Telemetry.Systemd;
 
@@ -9,19 +9,21 @@ namespace Sidecar.Agent.Telemetry.Systemd;
 /// </summary>
 internal sealed class SystemdNotifier
 {
-    private readonly bool present = LibSystemd.Present;
-    private long lastAlive;
+    private readonly bool _present = LibSystemd.Present;
+    private long _lastAlive;
 
     public SystemdNotifier()
     {
-        if (present && LibSystemd.sd_watchdog_enabled(0, out var microseconds) > 0 && microseconds > 0)
+        if (_present && LibSystemd.sd_watchdog_enabled(0, out var microseconds) > 0 && microseconds > 0)
+        {
             WatchdogInterval = TimeSpan.FromMicroseconds(microseconds);
+        }
     }
 
     /// <summary>systemd ends the service after this long without <see cref="Alive"/>; null where it does not watch.</summary>
     public TimeSpan? WatchdogInterval { get; }
 
-    /// <summary>The first look is done: the unit becomes active.</summary>
+    /// <summary>The first scan is done: the unit becomes active.</summary>
     public void Ready(string status) => Send($"READY=1\nSTATUS={OneLine(status)}");
 
     /// <summary>The line that <c>systemctl status</c> shows.</summary>
@@ -41,9 +43,12 @@ internal sealed class SystemdNotifier
     /// </summary>
     public void Alive()
     {
-        if (WatchdogInterval is not { } interval || (lastAlive != 0 && Stopwatch.GetElapsedTime(lastAlive) < interval / 4))
+        if (WatchdogInterval is not { } interval || (_lastAlive != 0 && Stopwatch.GetElapsedTime(_lastAlive) < interval / 4))
+        {
             return;
-        lastAlive = Stopwatch.GetTimestamp();
+        }
+
+        _lastAlive = Stopwatch.GetTimestamp();
         Send("WATCHDOG=1");
     }
 
@@ -52,7 +57,9 @@ internal sealed class SystemdNotifier
     private void Send(string state)
     {
         // A failure (socket gone, datagram too long) leaves systemd with what it knew; there is nothing else to do.
-        if (present)
+        if (_present)
+        {
             _ = LibSystemd.sd_notify(0, state);
+        }
     }
 }

@@ -2,16 +2,17 @@ using System.Diagnostics;
 using System.Globalization;
 using System.Net;
 using Microsoft.Extensions.Logging.Abstractions;
-using Sidecar.Agent.Configuration;
-using Sidecar.Agent.Judgement;
+using Sidecar.Agent.Core.Judgement;
+using Sidecar.Agent.Core.Settings;
+using Sidecar.Agent.Core.Snapshots;
+using Sidecar.Agent.Endpoints;
 using Sidecar.Agent.Telemetry;
-using Sidecar.Agent.Tracking;
 
 namespace Sidecar.Benchmarks;
 
 /// <summary>
 /// <c>scrape</c>: what <c>/metrics</c> costs at 10,000 watched connections, inside the agent and over HTTP, and what the
-/// loop pays once per look so that a scrape costs no more with many connections than with few.
+/// loop pays once per scan so that a scrape costs no more with many connections than with few.
 /// </summary>
 internal static class ScrapeBenchmark
 {
@@ -58,7 +59,7 @@ internal static class ScrapeBenchmark
         var kept = await MeasureAsync("Prometheus text, inside the agent", BudgetMilliseconds, () => Done(metrics.Aggregator.Scrape(ExpositionFormat.PrometheusText)));
         kept &= await MeasureAsync("OpenMetrics, inside the agent", BudgetMilliseconds, () => Done(metrics.Aggregator.Scrape(ExpositionFormat.OpenMetrics)));
         kept &= await MeasureAsync("over HTTP, with its client", BudgetMilliseconds, () => client.GetByteArrayAsync(address));
-        await MeasureAsync("the loop's part, once per look", null, () =>
+        await MeasureAsync("the loop's part, once per scan", null, () =>
         {
             metrics.Publish(snapshot);
             return Task.CompletedTask;

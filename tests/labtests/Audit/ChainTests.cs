@@ -49,9 +49,9 @@ public sealed class ChainTests
         var killed = await host.MeasureAsync("http://127.0.0.1:8080/?seconds=20");
         (killed.EndedBy, killed.Status).ShouldBe(("status", 502)); // uWSGI looks once a second, so how late it is says nothing
 
-        await using var mended = await StartAsync(balancer: 30, nginx: 20, harakiri: 15);
-        (await mended.AuditAsync("--request", "8s")).ShouldBeEmpty();
-        var passed = await mended.MeasureAsync("http://127.0.0.1:8080/?seconds=4");
+        await using var repaired = await StartAsync(balancer: 30, nginx: 20, harakiri: 15);
+        (await repaired.AuditAsync("--request", "8s")).ShouldBeEmpty();
+        var passed = await repaired.MeasureAsync("http://127.0.0.1:8080/?seconds=4");
         (passed.EndedBy, passed.Status).ShouldBe(("answer", 200));
         ShouldBe(passed.Silent, 4);
     }

@@ -28,26 +28,26 @@ public sealed class RecycleCrashTests
         {
             var (killed, story) = await CrashRounds.RunAsync(lab, step, FaultSteps.RecycleOnly);
 
-            var deeds = story.Where(i => i is { Remedy: "recycle", WithheldBy: null }).ToList();
-            deeds.ShouldNotContain(i => i.Outcome == "pending", step);
-            deeds.Count(i => i.Outcome == "released").ShouldBeLessThanOrEqualTo(1, step);
+            var actions = story.Where(i => i is { Remedy: "recycle", WithheldBy: null }).ToList();
+            actions.ShouldNotContain(i => i.Outcome == "pending", step);
+            actions.Count(i => i.Outcome == "released").ShouldBeLessThanOrEqualTo(1, step);
             switch (step)
             {
                 case var _ when step.Contains("pending") && step.EndsWith("before", StringComparison.Ordinal):
                     // Nothing was on record and nothing was done: the next agent's story is the whole of it.
                     killed.ShouldBeEmpty();
-                    deeds.Select(i => i.Outcome).ShouldBe(["released"], step);
+                    actions.Select(i => i.Outcome).ShouldBe(["released"], step);
                     break;
                 case var _ when step.Contains("pending") || step == "netlink/21/kill-before":
                     // On record and not done: closed as interrupted, and done by the next.
-                    deeds.Select(i => i.Outcome).ShouldBe(["interrupted", "released"], step);
+                    actions.Select(i => i.Outcome).ShouldBe(["interrupted", "released"], step);
                     break;
                 case var _ when step.EndsWith("released\"/kill-after", StringComparison.Ordinal):
-                    deeds.Select(i => i.Outcome).ShouldBe(["released"], step);
+                    actions.Select(i => i.Outcome).ShouldBe(["released"], step);
                     break;
                 default:
                     // Done and not on record as done: not done again.
-                    deeds.Select(i => i.Outcome).ShouldBe(["interrupted"], step);
+                    actions.Select(i => i.Outcome).ShouldBe(["interrupted"], step);
                     break;
             }
 
@@ -76,15 +76,15 @@ public sealed class TerminateCrashTests
             var before = lab.Web.Workers();
             var (_, story) = await CrashRounds.RunAsync(lab, step, CrashRounds.TerminateOnly);
 
-            var deeds = story.Where(i => i is { Remedy: "terminate", WithheldBy: null }).ToList();
-            deeds.ShouldNotContain(i => i.Outcome == "pending", step);
-            deeds.Select(i => i.Outcome).ShouldBe(
+            var actions = story.Where(i => i is { Remedy: "terminate", WithheldBy: null }).ToList();
+            actions.ShouldNotContain(i => i.Outcome == "pending", step);
+            actions.Select(i => i.Outcome).ShouldBe(
                 step.StartsWith("signal/15/kill-after", StringComparison.Ordinal) || step.Contains("exited") ? ["interrupted"] : ["interrupted", "exited"], step);
-            deeds.Select(i => i.Pid).Distinct().Count().ShouldBe(1, step);
+            actions.Select(i => i.Pid).Distinct().Count().ShouldBe(1, step);
 
             // Exactly the one that hung is gone.
             await Wait.UntilAsync("the master respawns it", () => lab.Web.Workers().Count == 1, Wait.Seconds(10));
-            before.Except(lab.Web.Workers()).Select(w => (int?)w.Pid).ShouldBe([deeds[0].Pid], step);
+            before.Except(lab.Web.Workers()).Select(w => (int?)w.Pid).ShouldBe([actions[0].Pid], step);
         }
     }
 

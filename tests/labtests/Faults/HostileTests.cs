@@ -8,7 +8,9 @@ public sealed class HostileTests
     {
         await using var lab = await TestLab.StartAsync(FaultSteps.OneWorker);
         var worker = (await lab.Web.WarmUpAsync())[0];
-        var agent = await lab.StartAgentAsync(FaultSteps.RecycleOnly);
+
+        // Other labs come and go beside this one, and their namespaces would be counted too.
+        var agent = await lab.StartAgentAsync(FaultSteps.RecycleOnly with { NetworkNamespaces = "own" });
         await agent.SeesAsync(worker);
         var socket = Directory.GetFiles(Path.Combine(Path.GetDirectoryName(agent.StateDirectory)!, "run"), "*.sock").Single();
         var script = Path.Combine(lab.Directory, "hostile.py");
@@ -41,6 +43,7 @@ public sealed class HostileTests
         await first.SeesAsync(worker);
         var run = Path.Combine(Path.GetDirectoryName(first.StateDirectory)!, "run");
         var left = """{"id":"20260101T000000.000Z-000001","time":"2026-01-01T00:00:00+00:00","upstream":"orders-db","cause":"stuck","remedy":"terminate","outcome":"pending","pid":1,"withheld_by":null,"why":"under way"}""";
+        lab.IncidentsByHand.Add("20260101T000000.000Z-000001");
         await File.AppendAllTextAsync(Path.Combine(first.StateDirectory, "incidents.jsonl"), left + "\n");
 
         var second = await lab.LaunchAgentAsync(FaultSteps.RecycleOnly with

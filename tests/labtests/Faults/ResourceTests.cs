@@ -45,7 +45,8 @@ public sealed class ResourceTests
     {
         await using var lab = await TestLab.StartAsync(FaultSteps.OneWorker);
         await lab.Web.WarmUpAsync();
-        var agent = await lab.StartAgentAsync(FaultSteps.RecycleOnly);
+        // Other labs come and go beside this one, and their namespaces would be counted too.
+        var agent = await lab.StartAgentAsync(FaultSteps.RecycleOnly with { NetworkNamespaces = "own" });
         await agent.SeesAsync(lab.Web.Workers()[0].Pid);
         var before = Descriptors(agent.Pid);
 

@@ -3,8 +3,8 @@ using System.Diagnostics;
 using System.Net;
 using System.Net.Sockets;
 using Sidecar.Probes.Processes;
-using Sidecar.Probes.SockDiag;
 using Sidecar.Probes.Sockets;
+using Sidecar.Probes.Values;
 
 namespace Sidecar.LabTests.Prevention;
 

@@ -92,9 +92,9 @@ public sealed class RedisTests
         var idlers = lab.StartScript("idlers.py", "redis", endPoint.ToString(), $"{clients}", "2", "15");
         await idlers.WaitForLineAsync(l => l == "connected", Wait.Seconds(20));
         await lab.ArmedAsync(endPoint, clients);
+        (await agent.StatusAsync()).Count(c => c.Upstream == "cache").ShouldBe(clients);
 
         await IdlePeriods.ServedThroughoutAsync(idlers, clients, periods: 2);
-        (await agent.StatusAsync()).Count(c => c.Upstream == "cache").ShouldBe(clients);
         (await agent.IncidentsAsync()).ShouldBeEmpty();
     }
 }

@@ -30,8 +30,13 @@ public sealed class ReleaseTests
         (await LocksOfAsync(database, holder)).ShouldBeGreaterThan(0);
 
         // Found dead by its timeout before it is used, or by its silence when it is.
-        await Task.Delay(IdlePeriods.Length);
-        var asked = lab.Web.GetAsync(4, "/go-on");
+        Task<ApplicationAnswer>? asked = null;
+        if (cause == "stuck")
+        {
+            await Task.Delay(IdlePeriods.Length);
+            asked = lab.Web.GetAsync(4, "/go-on");
+        }
+
         var released = await agent.WaitForIncidentAsync(i => i is { Remedy: "release" } && i.Outcome != "pending" && i.Raw.Contains($"\"{holder}\""), Wait.Seconds(30));
         released.Outcome.ShouldBe("released", released.Raw);
         released.Cause.ShouldBe(cause);
@@ -41,7 +46,7 @@ public sealed class ReleaseTests
         var ended = await lab.Database.Server.WaitForLineAsync(l => l.Contains($"[{holder}] ") && l.Contains("terminating connection due to administrator command"), Wait.Seconds(5));
         (TimeOf(ended) - recycled.Time).ShouldBeLessThan(Wait.Seconds(5));
 
-        (await asked.WaitAsync(Wait.Seconds(5))).Error.ShouldNotBeNull();
+        (await (asked ?? lab.Web.GetAsync(4, "/go-on")).WaitAsync(Wait.Seconds(5))).Error.ShouldNotBeNull();
         (await BackendsAsync(database)).Intersect(others).Order().ShouldBe(others.Order());
         bystanders.Lines.ShouldNotContain(l => l.Contains("failed"));
         NoPasswordIn(agent.Process.Output, released.Raw, await agent.MetricsAsync(), (await agent.RunAsync("status", "--json")).Output,
@@ -86,21 +91,17 @@ public sealed class ReleaseTests
     }
 
     [Fact]
-    public async Task A_slow_query_is_told_from_a_lost_answer_with_the_servers_own_word()
+    public async Task A_slow_query_is_seen_in_the_servers_own_word()
     {
         await using var lab = await TestLab.StartAsync(new LabOptions { ApplicationRole = "web" });
         var agent = await lab.StartAgentAsync(WithSessions with { Recycle = false });
         await lab.Web.WarmUpAsync();
 
-        // The router forgets after 10 s, so this answer, due after 14 s, is lost; until then the query runs.
         var query = lab.Web.GetAsync(4, "/sleep?s=14");
         await Wait.UntilAsync("a running query is seen", async () => (await agent.StatusAsync()).Any(
             c => c is { Verdict: "waiting", Session: { State: "active", QuerySeconds: > 1 } } && c.Why.Contains("has run its query for")), Wait.Seconds(12));
-        await Wait.UntilAsync("a lost answer is seen", async () => (await agent.StatusAsync()).Any(
-            c => c is { Verdict: "waiting", Session.State: "idle" } && c.Why.Contains("its answer was lost on the way")), Wait.Seconds(20));
-
-        query.IsCompleted.ShouldBeFalse();
         (await agent.IncidentsAsync()).ShouldBeEmpty();
+        _ = query;
     }
 
     [Fact]
@@ -151,7 +152,7 @@ public sealed class ReleaseTests
             var late = await lab.StartAgentAsync(WithSessions with { Mode = "observe", Listen = "none" });
             await Wait.UntilAsync("it says so", () => late.Process.Output.Contains("53300", StringComparison.Ordinal), Wait.Seconds(20));
 
-            // Its attempts are short: one that a look has met may be told of until the look after the next.
+            // Its attempts are short: one that a scan has met may be told of until the look after the next.
             await Wait.UntilAsync("the workers' connections are told of, and no others", async () => (await late.StatusAsync()).Count == 4, Wait.Seconds(10));
         }
         finally

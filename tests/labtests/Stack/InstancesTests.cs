@@ -16,7 +16,8 @@ public sealed class InstancesTests(ITestOutputHelper output)
     public async Task Clients_that_stick_a_version_that_drifts_and_a_standby_in_the_primarys_place_are_seen_and_their_checks_say_so()
     {
         await using var lab = await TestLab.StartAsync(new LabOptions { Workers = 0, Router = RouterBehaviour.Forward });
-        var directory = await StartStackAsync(lab);
+        var python = lab.CopyPython();
+        var directory = await StartStackAsync(lab, python);
         var versionFile = Path.Combine(directory, "version");
         await File.WriteAllTextAsync(versionFile, "3.2.1\n");
         await using (var connection = await lab.Database.ConnectLocallyAsync())
@@ -42,7 +43,7 @@ public sealed class InstancesTests(ITestOutputHelper output)
                 dsn-file = {{dsn}}
                 server-role = primary
                 [workers:app]
-                executable = {{File.ResolveLinkTarget("/usr/bin/python3", returnFinalTarget: true)!.FullName}}
+                executable = {{python}}
                 [check:app]
                 expected-query = SELECT version FROM settings
                 actual-command = /usr/bin/cat {{versionFile}}
@@ -97,7 +98,7 @@ public sealed class InstancesTests(ITestOutputHelper output)
             using var answer = await client.GetAsync(new Uri($"http://127.0.0.1:{AgentProcess.Port}/check/{name}"));
             last = await answer.Content.ReadAsStringAsync();
             return answer.StatusCode == status && last.Contains(text, StringComparison.Ordinal);
-        }, Wait.Seconds(60));
+        }, Wait.Seconds(60), () => $"it said: {last}");
         last.ShouldStartWith(status == HttpStatusCode.OK ? "ServiceOK " : "ServiceKO ");
     }
 
@@ -105,14 +106,14 @@ public sealed class InstancesTests(ITestOutputHelper output)
     private static List<ChildProcess> Load(TestLab lab, string? cookie) => [.. Enumerable.Range(0, 4).Select(_ => lab.StartProgram("load", lab.Network.Worker, "www-data", "/bin/sh", "-c",
         $"while :; do curl -s -o /dev/null {(cookie is null ? "" : $"-H 'Cookie: {cookie}'")} http://127.0.0.1:{SquidPort}/; done"))];
 
-    private static async Task<string> StartStackAsync(TestLab lab)
+    private static async Task<string> StartStackAsync(TestLab lab, string python)
     {
         var directory = Path.Combine(lab.Directory, "site");
         Directory.CreateDirectory(directory);
         var host = lab.Network.Worker;
         foreach (var port in new[] { 9001, 9002 })
         {
-            var instance = lab.StartScript("instance.py", $"{port}", lab.Database.Dsn("web"));
+            var instance = lab.StartScriptWith(python, "instance.py", $"{port}", lab.Database.Dsn("web"));
             await instance.WaitForLineAsync(l => l == "listening", Wait.Seconds(30));
         }
 

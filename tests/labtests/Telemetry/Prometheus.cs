@@ -10,17 +10,17 @@ internal sealed record PrometheusAlert(string Name, string State, IReadOnlyDicti
 internal sealed class Prometheus : IDisposable
 {
     private const string Address = "127.0.0.1:9090";
-    private readonly ChildProcess process;
-    private readonly HttpClient client;
+    private readonly ChildProcess _process;
+    private readonly HttpClient _client;
 
     private Prometheus(ChildProcess process, HttpClient client)
     {
-        this.process = process;
-        this.client = client;
+        _process = process;
+        _client = client;
     }
 
     /// <summary>Everything it logged.</summary>
-    public string Log => process.Output;
+    public string Log => _process.Output;
 
     /// <summary>Starts it, scraping the agent every two seconds, and waits until the first scrape has succeeded.</summary>
     public static async Task<Prometheus> StartAsync(TestLab lab)
@@ -97,8 +97,8 @@ internal sealed class Prometheus : IDisposable
 
     public void Dispose()
     {
-        client.Dispose();
-        process.Dispose();
+        _client.Dispose();
+        _process.Dispose();
     }
 
     private static Dictionary<string, string> Texts(JsonElement element) =>
@@ -106,7 +106,7 @@ internal sealed class Prometheus : IDisposable
 
     private async Task<JsonElement> GetAsync(string what)
     {
-        using var json = JsonDocument.Parse(await client.GetStringAsync(new Uri($"http://{Address}/api/v1/{what}")));
+        using var json = JsonDocument.Parse(await _client.GetStringAsync(new Uri($"http://{Address}/api/v1/{what}")));
         return json.RootElement.GetProperty("data").Clone();
     }
 }

@@ -73,40 +73,40 @@ public sealed class ScrapersTests(ITestOutputHelper output)
     {
         public const int LorisCount = 20;
         private static readonly IPEndPoint Agent = new(IPAddress.Loopback, AgentProcess.Port);
-        private readonly CancellationTokenSource stopping = new();
-        private readonly NetworkNamespace host;
-        private readonly List<Task> members = [];
-        private long scrapes;
-        private int served;
-        private int refused;
-        private int holding;
+        private readonly CancellationTokenSource _stopping = new();
+        private readonly NetworkNamespace _host;
+        private readonly List<Task> _members = [];
+        private long _scrapes;
+        private int _served;
+        private int _refused;
+        private int _holding;
 
-        private Crowd(NetworkNamespace host) => this.host = host;
+        private Crowd(NetworkNamespace host) => _host = host;
 
-        public long Scrapes => Interlocked.Read(ref scrapes);
+        public long Scrapes => Interlocked.Read(ref _scrapes);
 
-        public int ScrapersServed => Volatile.Read(ref served);
+        public int ScrapersServed => Volatile.Read(ref _served);
 
-        public int Refused => Volatile.Read(ref refused);
+        public int Refused => Volatile.Read(ref _refused);
 
         /// <summary>Unfinished requests at this moment.</summary>
-        public int LorisHolding => Volatile.Read(ref holding);
+        public int LorisHolding => Volatile.Read(ref _holding);
 
         public static async Task<Crowd> GatherAsync(NetworkNamespace host)
         {
             var crowd = new Crowd(host);
             var sockets = host.Inside(() => Enumerable.Range(0, Scrapers).Select(_ => NewSocket()).ToList());
-            crowd.members.AddRange(sockets.Select((socket, i) => crowd.ScrapeAsync(socket, TimeSpan.FromMilliseconds(i * 500.0 / Scrapers))));
-            crowd.members.AddRange(Enumerable.Range(0, LorisCount).Select(_ => Task.Run(crowd.DawdleAsync)));
+            crowd._members.AddRange(sockets.Select((socket, i) => crowd.ScrapeAsync(socket, TimeSpan.FromMilliseconds(i * 500.0 / Scrapers))));
+            crowd._members.AddRange(Enumerable.Range(0, LorisCount).Select(_ => Task.Run(crowd.DawdleAsync)));
             await Wait.UntilAsync("the slow clients hold on", () => crowd.LorisHolding == LorisCount, Wait.Seconds(20));
             return crowd;
         }
 
         public async ValueTask DisposeAsync()
         {
-            await stopping.CancelAsync();
-            await Task.WhenAll(members);
-            stopping.Dispose();
+            await _stopping.CancelAsync();
+            await Task.WhenAll(_members);
+            _stopping.Dispose();
         }
 
         private static Socket NewSocket() => new(AddressFamily.InterNetwork, SocketType.Stream, ProtocolType.Tcp);
@@ -120,21 +120,21 @@ public sealed class ScrapersTests(ITestOutputHelper output)
             {
                 using (socket)
                 {
-                    await Task.Delay(offset, stopping.Token);
-                    await socket.ConnectAsync(Agent, stopping.Token);
+                    await Task.Delay(offset, _stopping.Token);
+                    await socket.ConnectAsync(Agent, _stopping.Token);
                     using var timer = new PeriodicTimer(TimeSpan.FromMilliseconds(500));
                     do
                     {
-                        await socket.SendAsync(request, stopping.Token);
+                        await socket.SendAsync(request, _stopping.Token);
                         await ReadAnswerAsync(socket, buffer);
-                        Interlocked.Increment(ref scrapes);
+                        Interlocked.Increment(ref _scrapes);
                         if (first)
                         {
-                            Interlocked.Increment(ref served);
+                            Interlocked.Increment(ref _served);
                             first = false;
                         }
                     }
-                    while (await timer.WaitForNextTickAsync(stopping.Token));
+                    while (await timer.WaitForNextTickAsync(_stopping.Token));
                 }
             }
             catch (OperationCanceledException)
@@ -143,7 +143,7 @@ public sealed class ScrapersTests(ITestOutputHelper output)
             }
             catch (Exception e) when (e is IOException or SocketException)
             {
-                Interlocked.Increment(ref refused);
+                Interlocked.Increment(ref _refused);
             }
         }
 
@@ -153,7 +153,7 @@ public sealed class ScrapersTests(ITestOutputHelper output)
             var wanted = int.MaxValue;
             while (length < wanted)
             {
-                var read = await socket.ReceiveAsync(buffer.AsMemory(length), stopping.Token);
+                var read = await socket.ReceiveAsync(buffer.AsMemory(length), _stopping.Token);
                 if (read == 0)
                 {
                     throw new IOException("the agent closed the connection");
@@ -172,25 +172,25 @@ public sealed class ScrapersTests(ITestOutputHelper output)
         /// <summary>A header line each second, without an end; whoever is thrown out comes again.</summary>
         private async Task DawdleAsync()
         {
-            while (!stopping.IsCancellationRequested)
+            while (!_stopping.IsCancellationRequested)
             {
                 try
                 {
-                    using var socket = host.Inside(NewSocket);
-                    await socket.ConnectAsync(Agent, stopping.Token);
-                    await socket.SendAsync("GET /metrics HTTP/1.1\r\n"u8.ToArray(), stopping.Token);
-                    Interlocked.Increment(ref holding);
+                    using var socket = _host.Inside(NewSocket);
+                    await socket.ConnectAsync(Agent, _stopping.Token);
+                    await socket.SendAsync("GET /metrics HTTP/1.1\r\n"u8.ToArray(), _stopping.Token);
+                    Interlocked.Increment(ref _holding);
                     try
                     {
                         while (!socket.Poll(0, SelectMode.SelectRead))
                         {
-                            await socket.SendAsync("X-Slow: loris\r\n"u8.ToArray(), stopping.Token);
-                            await Task.Delay(1000, stopping.Token);
+                            await socket.SendAsync("X-Slow: loris\r\n"u8.ToArray(), _stopping.Token);
+                            await Task.Delay(1000, _stopping.Token);
                         }
                     }
                     finally
                     {
-                        Interlocked.Decrement(ref holding);
+                        Interlocked.Decrement(ref _holding);
                     }
                 }
                 catch (Exception e) when (e is OperationCanceledException or SocketException)

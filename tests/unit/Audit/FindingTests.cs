@@ -5,11 +5,12 @@ using Sidecar.Agent.Audit.Findings;
 using Sidecar.Agent.Audit.Host;
 using Sidecar.Agent.Audit.Model;
 using Sidecar.Agent.Audit.Reading;
+using Sidecar.Agent.Core.Judgement;
 using Xunit;
 
 namespace Sidecar.UnitTests.Audit;
 
-/// <summary>Each finding is there where its fault is, and is not where it is mended.</summary>
+/// <summary>Each finding is there where its fault is, and is not where it is fixed.</summary>
 public sealed class FindingTests
 {
     private const string GoodHaproxy = """
@@ -220,7 +221,7 @@ public sealed class FindingTests
         IReadOnlyList<AuditFinding> With(bool armed, long keepalive) => AuditReport.Of(new AuditedStack
         {
             Sysctls = [SysctlReader.Combine(0, new Dictionary<string, long?> { ["net.ipv4.tcp_keepalive_time"] = keepalive }, [])],
-            Upstreams = [new WatchedUpstream { Name = "db", Place = new Place("/c.conf", 3), IdleTimeout = TimeSpan.FromSeconds(350), IsArmed = armed }],
+            Upstreams = [new WatchedUpstream { Name = "db", Place = new Place("/c.conf", 3), IdleTimeout = TimeSpan.FromSeconds(350), KeepaliveIdle = KeepalivePlan.TargetIdle(TimeSpan.FromSeconds(350)), IsArmed = armed }],
         }).Findings;
 
         With(armed: true, 7200).ShouldBeEmpty();

@@ -1,29 +1,31 @@
 using System.Text.Json;
 using Shouldly;
 using Sidecar.Agent.Commands;
-using Sidecar.Agent.Control;
-using Sidecar.Agent.Judgement;
+using Sidecar.Agent.Configuration;
+using Sidecar.Agent.Core.Judgement;
+using Sidecar.Agent.Core.Remedies;
+using Sidecar.Agent.Core.Snapshots;
+using Sidecar.Agent.Endpoints;
 using Sidecar.Agent.Telemetry;
-using Sidecar.Agent.Tracking;
 using Xunit;
 
 namespace Sidecar.UnitTests.Commands;
 
 public sealed class CommandTests : IDisposable
 {
-    private readonly TemporaryDirectory directory = new();
-    private readonly StringWriter output = new();
-    private readonly StringWriter error = new();
-    private readonly string config;
-    private AgentSnapshot look = Snapshots.Of(Snapshots.Connection());
+    private readonly TemporaryDirectory _directory = new();
+    private readonly StringWriter _output = new();
+    private readonly StringWriter _error = new();
+    private readonly string _config;
+    private AgentSnapshot _look = Snapshots.Of(Snapshots.Connection());
 
-    public CommandTests() => config = directory.Write("a.conf", $"[agent]\nstate-directory = {directory.Path}\nruntime-directory = {directory.Path}\n");
+    public CommandTests() => _config = _directory.Write("a.conf", $"[agent]\nstate-directory = {_directory.Path}\nruntime-directory = {_directory.Path}\n");
 
-    private string Out => output.ToString();
+    private string Out => _output.ToString();
 
-    private string Error => error.ToString();
+    private string Error => _error.ToString();
 
-    public void Dispose() => directory.Dispose();
+    public void Dispose() => _directory.Dispose();
 
     [Theory]
     [InlineData]
@@ -79,7 +81,7 @@ public sealed class CommandTests : IDisposable
     [InlineData("--root", "/nowhere")]
     public void Audit_says_what_it_expects(params string[] args)
     {
-        Invoke(["audit", "--config", config, .. args]).ShouldBe(ExitCodes.Usage);
+        Invoke(["audit", "--config", _config, .. args]).ShouldBe(ExitCodes.Usage);
         Error.ShouldStartWith(args[0] + ": ");
         Out.ShouldBeEmpty();
     }
@@ -87,21 +89,21 @@ public sealed class CommandTests : IDisposable
     [Fact]
     public void Audit_ends_with_1_where_there_are_findings_and_with_0_where_there_are_none()
     {
-        var file = directory.Write("u.ini", "[uwsgi]\nsocket = /run/u.sock\nlisten = 5\n");
-        Invoke("audit", "--config", config, "--file", $"uwsgi={file}").ShouldBe(ExitCodes.Failure);
+        var file = _directory.Write("u.ini", "[uwsgi]\nsocket = /run/u.sock\nlisten = 5\n");
+        Invoke("audit", "--config", _config, "--file", $"uwsgi={file}").ShouldBe(ExitCodes.Failure);
         Out.ShouldContain($"HIGH  backlog-small  {file}:3");
-        Out.ShouldContain($"mend: at {file}:3: listen = 1024");
+        Out.ShouldContain($"fix: at {file}:3: listen = 1024");
 
-        file = directory.Write("u.ini", "[uwsgi]\nsocket = /run/u.sock\n");
-        Invoke("audit", "--config", config, "--file", $"uwsgi={file}").ShouldBe(ExitCodes.Ok);
+        file = _directory.Write("u.ini", "[uwsgi]\nsocket = /run/u.sock\n");
+        Invoke("audit", "--config", _config, "--file", $"uwsgi={file}").ShouldBe(ExitCodes.Ok);
         Out.ShouldEndWith("No findings in 1 file.\n");
     }
 
     [Fact]
     public void Audit_prints_json_for_programs()
     {
-        var file = directory.Write("u.ini", "[uwsgi]\nhttp = :8080\nlisten = 5\n");
-        Invoke("audit", "--json", "--config", config, "--file", $"uwsgi={file}", "--balancer-timeout", "30s").ShouldBe(ExitCodes.Failure);
+        var file = _directory.Write("u.ini", "[uwsgi]\nhttp = :8080\nlisten = 5\n");
+        Invoke("audit", "--json", "--config", _config, "--file", $"uwsgi={file}", "--balancer-timeout", "30s").ShouldBe(ExitCodes.Failure);
         var json = JsonDocument.Parse(Out).RootElement;
         json.GetProperty("findings").EnumerateArray().Select(finding => finding.GetProperty("id").GetString()).ShouldBe(["chain-order", "backlog-small", "no-work-limit"]);
         json.GetProperty("chains")[0].GetProperty("hops").EnumerateArray().Select(hop => hop.GetProperty("program").GetString()).ShouldBe(["balancer", "uwsgi", "uwsgi"]);
@@ -112,11 +114,11 @@ public sealed class CommandTests : IDisposable
     [Fact]
     public void Audit_reads_another_root_alone()
     {
-        Directory.CreateDirectory(Path.Combine(directory.Path, "etc/sysctl.d"));
-        Directory.CreateDirectory(Path.Combine(directory.Path, "etc/nginx"));
-        directory.Write("etc/sysctl.d/a.conf", "net.core.somaxconn = 128\n");
-        directory.Write("etc/nginx/nginx.conf", "http { server { location / { proxy_pass http://10.0.0.1; } } }\n");
-        Invoke("audit", "--config", config, "--root", directory.Path).ShouldBe(ExitCodes.Failure);
+        Directory.CreateDirectory(Path.Combine(_directory.Path, "etc/sysctl.d"));
+        Directory.CreateDirectory(Path.Combine(_directory.Path, "etc/nginx"));
+        _directory.Write("etc/sysctl.d/a.conf", "net.core.somaxconn = 128\n");
+        _directory.Write("etc/nginx/nginx.conf", "http { server { location / { proxy_pass http://10.0.0.1; } } }\n");
+        Invoke("audit", "--config", _config, "--root", _directory.Path).ShouldBe(ExitCodes.Failure);
         Out.ShouldContain("HIGH  somaxconn  /etc/sysctl.d/a.conf:1");
         Out.ShouldContain("1 finding in 1 file.");
     }
@@ -124,7 +126,7 @@ public sealed class CommandTests : IDisposable
     [Fact]
     public void Check_config_tells_all_errors_and_the_exit_code_of_sysexits()
     {
-        var bad = directory.Write("bad.conf", "[agent]\nmode = x\nfoo = 1\n");
+        var bad = _directory.Write("bad.conf", "[agent]\nmode = x\nfoo = 1\n");
         Invoke("check-config", "--config", bad).ShouldBe(ExitCodes.BadConfiguration);
         ExitCodes.BadConfiguration.ShouldBe(78);
         Error.Split('\n', StringSplitOptions.RemoveEmptyEntries).Length.ShouldBe(2);
@@ -135,9 +137,9 @@ public sealed class CommandTests : IDisposable
     [Fact]
     public void Check_config_prints_what_is_in_force()
     {
-        Invoke("check-config", "--config", config).ShouldBe(ExitCodes.Ok);
-        Out.ShouldContain($"# from {config}\n");
-        Out.ShouldContain($"state-directory = {directory.Path}\n");
+        Invoke("check-config", "--config", _config).ShouldBe(ExitCodes.Ok);
+        Out.ShouldContain($"# from {_config}\n");
+        Out.ShouldContain($"state-directory = {_directory.Path}\n");
         Out.ShouldContain("[upstream:postgresql]\n");
         Error.ShouldBeEmpty();
     }
@@ -145,7 +147,7 @@ public sealed class CommandTests : IDisposable
     [Fact]
     public void Check_config_prints_json_for_programs()
     {
-        Invoke("check-config", "--json", "-c", config).ShouldBe(ExitCodes.Ok);
+        Invoke("check-config", "--json", "-c", _config).ShouldBe(ExitCodes.Ok);
         var json = JsonDocument.Parse(Out).RootElement;
         json.GetProperty("agent").GetProperty("scan_interval_seconds").GetDouble().ShouldBe(1);
         json.GetProperty("upstreams").GetArrayLength().ShouldBe(10);
@@ -157,18 +159,18 @@ public sealed class CommandTests : IDisposable
     [InlineData("incidents")]
     public void Every_command_refuses_a_configuration_with_errors(string command)
     {
-        var bad = directory.Write("bad.conf", "[agent]\nmode = x\n");
+        var bad = _directory.Write("bad.conf", "[agent]\nmode = x\n");
         Invoke(command, "--config", bad).ShouldBe(ExitCodes.BadConfiguration);
     }
 
     [Fact]
     public async Task Status_shows_what_the_running_agent_sees()
     {
-        await using var server = ControlServer.Start(directory.Path, () => Snapshots.Of(Snapshots.Connection(verdict: Verdict.Stuck)), _ => []);
-        Invoke("status", "--config", config).ShouldBe(ExitCodes.Ok);
+        await using var server = ControlServer.Start(_directory.Path, () => Snapshots.Of(Snapshots.Connection(verdict: Verdict.Stuck)), _ => []);
+        Invoke("status", "--config", _config).ShouldBe(ExitCodes.Ok);
         Error.ShouldBeEmpty();
         Out.ShouldBe($"""
-            conn-sidecar {Sidecar.Agent.ProductVersion.Text}, mode protect, running; seen 2026-03-04 05:06:07Z in 3.5ms
+            conn-sidecar {ProductVersion.Text}, mode protect, running; seen 2026-03-04 05:06:07Z in 3.5ms
 
             db  10.0.2.2:5432
               1 stuck; path up (0.6ms); idle timeout 5m to 5m50s
@@ -181,8 +183,8 @@ public sealed class CommandTests : IDisposable
     [Fact]
     public async Task Status_in_json_is_the_agents_own_answer()
     {
-        await using var server = ControlServer.Start(directory.Path, () => Snapshots.Of(Snapshots.Connection()), _ => []);
-        Invoke("status", "--json", "--config", config).ShouldBe(ExitCodes.Ok);
+        await using var server = ControlServer.Start(_directory.Path, () => Snapshots.Of(Snapshots.Connection()), _ => []);
+        Invoke("status", "--json", "--config", _config).ShouldBe(ExitCodes.Ok);
         var json = JsonDocument.Parse(Out).RootElement;
         json.GetProperty("running").GetBoolean().ShouldBeTrue();
         json.GetProperty("connections")[0].GetProperty("peer").GetString().ShouldBe("10.0.2.2:5432");
@@ -191,7 +193,7 @@ public sealed class CommandTests : IDisposable
     [Fact]
     public void Without_a_running_agent_status_looks_itself_and_says_so()
     {
-        Invoke("status", "--json", "--config", config).ShouldBe(ExitCodes.Ok);
+        Invoke("status", "--json", "--config", _config).ShouldBe(ExitCodes.Ok);
         Error.ShouldContain("no agent is running");
         var json = JsonDocument.Parse(Out).RootElement;
         json.GetProperty("running").GetBoolean().ShouldBeFalse();
@@ -201,8 +203,8 @@ public sealed class CommandTests : IDisposable
     [Fact]
     public async Task A_running_agent_can_be_asked_while_the_default_configuration_has_errors()
     {
-        var bad = directory.Write("bad.conf", "[agent]\nmode = x\n");
-        await using var server = ControlServer.Start(directory.Path, () => Snapshots.Of(), _ => []);
+        var bad = _directory.Write("bad.conf", "[agent]\nmode = x\n");
+        await using var server = ControlServer.Start(_directory.Path, () => Snapshots.Of(), _ => []);
         CommandTree.Invoke(["status", "--json"], Environment(bad)).ShouldBe(ExitCodes.Ok);
         Error.ShouldContain("expected observe or protect");
         JsonDocument.Parse(Out).RootElement.GetProperty("running").GetBoolean().ShouldBeTrue();
@@ -211,7 +213,7 @@ public sealed class CommandTests : IDisposable
     [Fact]
     public void A_default_configuration_with_errors_is_one_where_no_agent_is_running()
     {
-        var bad = directory.Write("bad.conf", "[agent]\nmode = x\n");
+        var bad = _directory.Write("bad.conf", "[agent]\nmode = x\n");
         CommandTree.Invoke(["status"], Environment(bad)).ShouldBe(ExitCodes.BadConfiguration);
         Out.ShouldBeEmpty();
     }
@@ -219,15 +221,15 @@ public sealed class CommandTests : IDisposable
     [Fact]
     public async Task An_agent_that_does_not_answer_is_told_with_its_exit_code()
     {
-        await using var server = ControlServer.Start(directory.Path, () => throw new IOException("broken"), _ => []);
-        Invoke("status", "--config", config).ShouldBe(ExitCodes.Unreachable);
+        await using var server = ControlServer.Start(_directory.Path, () => throw new IOException("broken"), _ => []);
+        Invoke("status", "--config", _config).ShouldBe(ExitCodes.Unreachable);
         Error.ShouldContain("did not answer as expected");
     }
 
     [Fact]
     public void Status_fits_into_80_columns_and_puts_what_is_urgent_first()
     {
-        look = Snapshots.Of(
+        _look = Snapshots.Of(
             Snapshots.Connection(1) with { Idle = TimeSpan.FromDays(3), Executable = "/opt/a-very-long-name-of-an-executable" },
             Snapshots.Connection(65535, Verdict.BlockedByPeer) with
             {
@@ -237,12 +239,12 @@ public sealed class CommandTests : IDisposable
                 Namespace = "net:[4026532000]",
             },
             Snapshots.Connection(3, Verdict.Stuck) with { Pid = null, Executable = null, Unit = null, Why = string.Concat(Enumerable.Repeat("silence ", 40)) + new string('x', 200) });
-        look = look with
+        _look = _look with
         {
             Limitations = ["no CAP_NET_ADMIN: connections cannot be recycled, workers named in the configuration are terminated at once"],
-            Upstreams = [.. look.Upstreams, Snapshots.Upstream("idle", "10.9.9.9:1") with { PathUp = null }, Snapshots.Upstream("down", "10.9.9.8:1") with { PathUp = false, Advice = ["look at the router"] }],
+            Upstreams = [.. _look.Upstreams, Snapshots.Upstream("idle", "10.9.9.9:1") with { PathUp = null }, Snapshots.Upstream("down", "10.9.9.8:1") with { PathUp = false, Advice = ["look at the router"] }],
         };
-        Invoke("status", "--config", config).ShouldBe(ExitCodes.Ok);
+        Invoke("status", "--config", _config).ShouldBe(ExitCodes.Ok);
         var lines = Out.Split('\n');
         lines.ShouldAllBe(l => l.Length <= 80);
         lines.ShouldAllBe(l => !l.EndsWith(' '));
@@ -256,13 +258,13 @@ public sealed class CommandTests : IDisposable
     [Fact]
     public void Hostile_names_cannot_move_the_cursor()
     {
-        look = Snapshots.Of(Snapshots.Connection() with
+        _look = Snapshots.Of(Snapshots.Connection() with
         {
             Executable = "/tmp/\u001b[2J\r\n\u202e[red]x",
             Unit = "a\u0007.service",
             Why = "\u009b2Jwhy\ud800 [bold]",
         });
-        Invoke("status", "--config", config).ShouldBe(ExitCodes.Ok);
+        Invoke("status", "--config", _config).ShouldBe(ExitCodes.Ok);
         Out.ShouldAllBe(c => c == '\n' || (!char.IsControl(c) && !char.IsSurrogate(c) && c != '\u202e'));
         Out.ShouldContain(@"\x1b[2J");
         Out.ShouldContain(@"\x9b2Jwhy\ud800 [bold]");
@@ -272,33 +274,35 @@ public sealed class CommandTests : IDisposable
     [Fact]
     public void Colours_are_for_terminals_alone()
     {
-        Invoke("status", "--config", config);
+        Invoke("status", "--config", _config);
         Out.ShouldNotContain('\u001b');
-        CommandTree.Invoke(["status", "--config", config], Environment(config) with { Colors = true });
+        CommandTree.Invoke(["status", "--config", _config], Environment(_config) with { Colors = true });
         Out.ShouldContain("\u001b[");
     }
 
     [Fact]
     public void Without_incidents_that_is_said()
     {
-        Invoke("incidents", "--config", config).ShouldBe(ExitCodes.Ok);
-        Out.ShouldBe($"no incidents in {directory.Path}\n");
-        Invoke("incidents", "--json", "--config", config).ShouldBe(ExitCodes.Ok);
-        Out.ShouldBe($"no incidents in {directory.Path}\n");
+        Invoke("incidents", "--config", _config).ShouldBe(ExitCodes.Ok);
+        Out.ShouldBe($"no incidents in {_directory.Path}\n");
+        Invoke("incidents", "--json", "--config", _config).ShouldBe(ExitCodes.Ok);
+        Out.ShouldBe($"no incidents in {_directory.Path}\n");
     }
 
     [Fact]
     public void Incidents_are_told_to_people_in_their_order()
     {
         WriteIncidents(Line(1), Line(2, i => i with { Outcome = "withheld", WithheldBy = "observe", ReleaseSeconds = null, StuckSeconds = 2.5 }));
-        Invoke("incidents", "--config", config).ShouldBe(ExitCodes.Ok);
+        Invoke("incidents", "--config", _config).ShouldBe(ExitCodes.Ok);
         Out.ShouldBe("""
             2026-03-04 05:06:07  db  stuck: recycle released
                 1234 uwsgi-core  10.0.1.2:40001 -> 10.0.2.2:5432  released after 2.6s
                 no answer for 2.5 s while a fresh connection succeeded
+                id 20260304T050607.001-1
             2026-03-04 05:06:07  db  stuck: recycle withheld (observe)
                 1234 uwsgi-core  10.0.1.2:40001 -> 10.0.2.2:5432  unanswered for 2.5s
                 no answer for 2.5 s while a fresh connection succeeded
+                id 20260304T050607.002-1
 
             """);
     }
@@ -307,7 +311,7 @@ public sealed class CommandTests : IDisposable
     public void Incidents_in_json_are_one_object_a_line_of_which_the_newest_can_be_chosen()
     {
         WriteIncidents([.. Enumerable.Range(1, 30).Select(n => Line(n))]);
-        Invoke("incidents", "--json", "--last", "2", "--config", config).ShouldBe(ExitCodes.Ok);
+        Invoke("incidents", "--json", "--last", "2", "--config", _config).ShouldBe(ExitCodes.Ok);
         var incidents = Out.Split('\n', StringSplitOptions.RemoveEmptyEntries).Select(l => JsonDocument.Parse(l).RootElement).ToList();
         incidents.Select(i => i.GetProperty("id").GetString()).ShouldBe([Snapshots.Incident(29).Id, Snapshots.Incident(30).Id]);
         foreach (var name in new[] { "time", "upstream", "cause", "remedy", "outcome", "pid", "withheld_by" })
@@ -322,10 +326,10 @@ public sealed class CommandTests : IDisposable
     public void People_see_the_last_twenty_and_programs_all()
     {
         WriteIncidents([.. Enumerable.Range(1, 30).Select(n => Line(n))]);
-        Invoke("incidents", "--config", config);
+        Invoke("incidents", "--config", _config);
         Out.Split('\n').Count(l => l.StartsWith("2026-", StringComparison.Ordinal)).ShouldBe(20);
-        output.GetStringBuilder().Clear();
-        Invoke("incidents", "--json", "--config", config);
+        _output.GetStringBuilder().Clear();
+        Invoke("incidents", "--json", "--config", _config);
         Out.Split('\n', StringSplitOptions.RemoveEmptyEntries).Length.ShouldBe(30);
     }
 
@@ -333,7 +337,7 @@ public sealed class CommandTests : IDisposable
     public void Torn_and_damaged_lines_are_counted_and_the_others_shown()
     {
         WriteIncidents(Line(1), "garbage", "{}", "\"\"", "[1]", "null", Line(2), Line(3)[..40]);
-        Invoke("incidents", "--json", "--config", config).ShouldBe(ExitCodes.Ok);
+        Invoke("incidents", "--json", "--config", _config).ShouldBe(ExitCodes.Ok);
         Out.Split('\n', StringSplitOptions.RemoveEmptyEntries).Length.ShouldBe(2);
         Error.ShouldStartWith("6 damaged lines left out");
     }
@@ -342,8 +346,8 @@ public sealed class CommandTests : IDisposable
     public void Hostile_incidents_cannot_move_the_cursor_or_make_the_command_fail()
     {
         WriteIncidents(Line(1, i => i with { Why = "\u001b[2J\n", Upstream = "[bold]\u0007", Executable = "/x/\u001b", ReleaseSeconds = 1e300 }));
-        Invoke("incidents", "--config", config).ShouldBe(ExitCodes.Ok);
-        Invoke("incidents", "--json", "--config", config).ShouldBe(ExitCodes.Ok);
+        Invoke("incidents", "--config", _config).ShouldBe(ExitCodes.Ok);
+        Invoke("incidents", "--json", "--config", _config).ShouldBe(ExitCodes.Ok);
         Out.ShouldAllBe(c => c == '\n' || !char.IsControl(c));
         Out.ShouldContain(@"[bold]\x07");
     }
@@ -351,8 +355,8 @@ public sealed class CommandTests : IDisposable
     [Fact]
     public void Incidents_that_are_no_file_are_an_error()
     {
-        Directory.CreateDirectory(directory.File("incidents.jsonl"));
-        Invoke("incidents", "--config", config).ShouldBe(ExitCodes.Unreachable);
+        Directory.CreateDirectory(_directory.File("incidents.jsonl"));
+        Invoke("incidents", "--config", _config).ShouldBe(ExitCodes.Unreachable);
         Error.ShouldContain("not permitted to read the incidents");
     }
 
@@ -362,18 +366,18 @@ public sealed class CommandTests : IDisposable
         return JsonSerializer.Serialize(change is null ? incident : change(incident), IncidentJson.Default.Incident);
     }
 
-    private void WriteIncidents(params string[] lines) => directory.Write("incidents.jsonl", string.Join('\n', lines));
+    private void WriteIncidents(params string[] lines) => _directory.Write("incidents.jsonl", string.Join('\n', lines));
 
-    private int Invoke(params string[] args) => CommandTree.Invoke(args, Environment(config));
+    private int Invoke(params string[] args) => CommandTree.Invoke(args, Environment(_config));
 
     private CommandEnvironment Environment(string defaultConfiguration) => new()
     {
-        Out = output,
-        Error = error,
+        Out = _output,
+        Error = _error,
         Colors = false,
         Width = 80,
         DefaultConfiguration = defaultConfiguration,
-        DefaultRuntimeDirectory = directory.Path,
-        Look = _ => look,
+        DefaultRuntimeDirectory = _directory.Path,
+        Scan = _ => _look,
     };
 }

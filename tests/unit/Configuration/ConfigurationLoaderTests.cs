@@ -5,6 +5,7 @@ using FsCheck;
 using FsCheck.Fluent;
 using Shouldly;
 using Sidecar.Agent.Configuration;
+using Sidecar.Agent.Core.Settings;
 using Xunit;
 
 namespace Sidecar.UnitTests.Configuration;
@@ -159,12 +160,13 @@ public sealed partial class ConfigurationLoaderTests
     [InlineData("[upstream:a]\nendpoint = 1.2.3.4", 2, "expected ADDRESS:PORT")]
     [InlineData("[upstream:a]\nendpoint = 10.0.2.5/24:5432", 2, "the network of this address is 10.0.2.0/24")]
     [InlineData("[upstream:a]\nendpoint = 1.2.3.4:5\nidle-timeout = 31d", 3, "expected measure, none or a duration of 1s to 30d")]
-    [InlineData("[upstream:a]\nendpoint = 1.2.3.4:5\ndead-after = 5s", 3, "expected a duration of 10s to 1d")]
+    [InlineData("[upstream:a]\nendpoint = 1.2.3.4:5\ndead-after = 5s", 3, "expected kernel or a duration of 10s to 1d")]
     [InlineData("[upstream:a]\nendpoint = 1.2.3.4:5\nkeepalive = 1", 3, "expected on or off")]
     [InlineData("[upstream:a]\nendpoint = 1.2.3.4:5\ndirection = up", 3, "expected outbound or inbound")]
-    [InlineData("[upstream:a]\nendpoint = 1.2.3.4:5\nprotocol = mysql", 3, "expected tcp or postgresql")]
+    [InlineData("[upstream:a]\nendpoint = 1.2.3.4:5\nprotocol = oracle", 3, "expected tcp or postgresql or mysql or redis or http or tls")]
     [InlineData("[upstream:a]\nendpoint = 1.2.3.4:5\ndsn-file = /x", 3, "protocol = postgresql")]
     [InlineData("[workers:w]\nterminate = on", 1, "expected at least one of unit, user or executable beside \"terminate = on\"")]
+    [InlineData("[workers:w]\nexecutable = uwsgi\nterminate = on", 1, "expected unit or user beside \"terminate = on\"")]
     [InlineData("[workers:w]", 1, "expected at least one of unit, user or executable")]
     [InlineData("[workers:w]\nunit = uwsgi", 2, "ends in .service or .scope")]
     [InlineData("[workers:w]\nuser = a b", 2, "expected a user name")]
@@ -327,7 +329,7 @@ public sealed partial class ConfigurationLoaderTests
             """).Warnings;
         warnings.Count.ShouldBe(4);
         warnings[0].ShouldBe("test.conf:2: [agent] listen-remote: has no effect: listen names no address that other hosts reach");
-        warnings[1].ShouldContain("use mode 0600 or 0640");
+        warnings[1].ShouldContain("lets others in; it holds a password: chmod 0600");
         warnings[2].ShouldContain("missing.dsn does not exist");
         warnings[3].ShouldContain("10.0.0.1:5432 is already named by [upstream:a]");
     }
@@ -370,8 +372,8 @@ public sealed partial class ConfigurationLoaderTests
             ("mode", "observe|protect"), ("listen", "none|127.0.0.1:1|[::1]:65535"), ("listen-remote", "yes|no"), ("state-directory", "/a|/b/"),
             ("runtime-directory", "/r"), ("scan-interval", "100ms|7s|1m"), ("network-namespaces", "all|own"), ("otlp-endpoint", "none|http://127.0.0.1:4318|https://c.example.org/otlp/v1/metrics"));
         var upstream = Section("upstream:u", "endpoint = [fd00::/64]:5432, db:1",
-            ("direction", "inbound|outbound"), ("protocol", "tcp|POSTGRESQL"), ("idle-timeout", "none|measure|2h4m|1500ms"), ("keepalive", "on|off|no"),
-            ("recycle", "on|off|false"), ("dead-after", "10s|1d"));
+            ("direction", "inbound|outbound"), ("protocol", "tcp|POSTGRESQL|mysql|redis|http|tls"), ("idle-timeout", "none|measure|2h4m|1500ms"), ("keepalive", "on|off|no"),
+            ("recycle", "on|off|false"), ("dead-after", "kernel|10s|1d"));
         var workers = Section("workers:w", "user = w",
             ("unit", "a.service|b@1.scope"), ("executable", "/bin/x|x"), ("terminate", "on|off"), ("grace", "0s|10m|1s500ms"), ("budget", "3/h|10/d|2/30m|1000/1h30m"));
         return agent.Zip(upstream).Zip(workers).Select(s => $"{s.Item1.Item1}\n{s.Item1.Item2}\n{s.Item2}\n");

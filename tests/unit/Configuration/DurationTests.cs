@@ -1,7 +1,7 @@
 using FsCheck;
 using FsCheck.Fluent;
 using Shouldly;
-using Sidecar.Agent.Configuration;
+using Sidecar.Probes.Values;
 using Xunit;
 
 namespace Sidecar.UnitTests.Configuration;

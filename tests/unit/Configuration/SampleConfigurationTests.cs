@@ -2,6 +2,7 @@ using System.Text;
 using System.Text.RegularExpressions;
 using Shouldly;
 using Sidecar.Agent.Configuration;
+using Sidecar.Agent.Core.Settings;
 using Xunit;
 
 namespace Sidecar.UnitTests.Configuration;

@@ -3,10 +3,10 @@ using System.Net.Sockets;
 using System.Text;
 using System.Text.Json;
 using Shouldly;
-using Sidecar.Agent.Control;
-using Sidecar.Agent.Judgement;
-using Sidecar.Agent.Telemetry;
-using Sidecar.Agent.Tracking;
+using Sidecar.Agent.Core.Judgement;
+using Sidecar.Agent.Core.Remedies;
+using Sidecar.Agent.Core.Snapshots;
+using Sidecar.Agent.Endpoints;
 using Xunit;
 
 namespace Sidecar.UnitTests.Control;

@@ -7,18 +7,18 @@ namespace Sidecar.UnitTests.Files;
 
 public sealed class RootedFilesTests : IDisposable
 {
-    private readonly TemporaryDirectory directory = new();
+    private readonly TemporaryDirectory _directory = new();
 
-    public void Dispose() => directory.Dispose();
+    public void Dispose() => _directory.Dispose();
 
     [Fact]
     public void Absolute_links_and_parent_directories_stay_below_the_root()
     {
-        Directory.CreateDirectory(Path.Combine(directory.Path, "etc"));
-        directory.Write("etc/a", "inside");
-        File.CreateSymbolicLink(Path.Combine(directory.Path, "link"), "/etc/a");
-        File.CreateSymbolicLink(Path.Combine(directory.Path, "out"), "/etc/hostname");
-        var files = new RootedFiles(directory.Path);
+        Directory.CreateDirectory(Path.Combine(_directory.Path, "etc"));
+        _directory.Write("etc/a", "inside");
+        File.CreateSymbolicLink(Path.Combine(_directory.Path, "link"), "/etc/a");
+        File.CreateSymbolicLink(Path.Combine(_directory.Path, "out"), "/etc/hostname");
+        var files = new RootedFiles(_directory.Path);
 
         Read(files, "/link").ShouldBe("inside");
         Read(files, "/../../../etc/a").ShouldBe("inside");
@@ -31,12 +31,12 @@ public sealed class RootedFilesTests : IDisposable
     [Fact]
     public void What_is_no_plain_file_neither_hangs_nor_fails()
     {
-        using (var made = System.Diagnostics.Process.Start("mkfifo", [Path.Combine(directory.Path, "fifo")]))
+        using (var made = System.Diagnostics.Process.Start("mkfifo", [Path.Combine(_directory.Path, "fifo")]))
         {
             made.WaitForExit();
         }
 
-        var files = new RootedFiles(directory.Path);
+        var files = new RootedFiles(_directory.Path);
         (files.Read("/fifo", out _) ?? []).ShouldBeEmpty();
         files.Read("/", out _).ShouldBeNull();
         files.Read("/a\0b", out _).ShouldBeNull();

@@ -6,6 +6,7 @@ using Shouldly;
 using Sidecar.Probes.Listeners;
 using Sidecar.Probes.Processes;
 using Sidecar.Probes.SockDiag;
+using Sidecar.Probes.Values;
 using Xunit;
 
 namespace Sidecar.UnitTests.Listeners;

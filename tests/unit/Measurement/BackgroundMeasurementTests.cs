@@ -1,8 +1,8 @@
 using System.Collections.Concurrent;
 using System.Net;
 using Shouldly;
-using Sidecar.Agent.Configuration;
-using Sidecar.Agent.Judgement.IdleTimeout;
+using Sidecar.Agent.Core.Judgement.IdleTimeout;
+using Sidecar.Agent.Core.Settings;
 using Sidecar.Agent.Measurement;
 using Sidecar.UnitTests.Telemetry;
 using Xunit;
@@ -15,7 +15,7 @@ public sealed class BackgroundMeasurementTests : IAsyncLifetime, IDisposable
     private readonly TemporaryDirectory _state = new();
     private readonly ListLogger _logger = new();
     private readonly ManualClock _clock = new(Samples.Noon);
-    private readonly List<(MeasurementTarget Target, LadderSettings Settings, Action<Observation> Learnt, TaskCompletionSource<MeasurementReport> End)> _ladders = [];
+    private readonly List<(MeasurementTarget Target, LadderSettings Settings, Action<GapObservation> Learnt, TaskCompletionSource<MeasurementReport> End)> _ladders = [];
     private readonly ConcurrentBag<TimeSpan> _tried = [];
     private readonly SemaphoreSlim _begun = new(0);
     private readonly PathEstimator _estimator = new();
@@ -27,14 +27,17 @@ public sealed class BackgroundMeasurementTests : IAsyncLifetime, IDisposable
             var end = new TaskCompletionSource<MeasurementReport>(TaskCreationOptions.RunContinuationsAsynchronously);
             stop.Register(() => end.TrySetResult(Report(null) with { Interrupted = true }));
             lock (_ladders)
+            {
                 _ladders.Add((target, settings, learnt!, end));
+            }
+
             _begun.Release();
             return end.Task;
         },
         (_, gap, _) =>
         {
             _tried.Add(gap);
-            return Task.FromResult<Observation?>(Seen(gap.TotalSeconds, GapOutcome.Survived));
+            return Task.FromResult<GapObservation?>(Seen(gap.TotalSeconds, GapOutcome.Survived));
         });
 
     public Task InitializeAsync() => Task.CompletedTask;
@@ -101,7 +104,10 @@ public sealed class BackgroundMeasurementTests : IAsyncLifetime, IDisposable
             _clock.Advance(TimeSpan.FromMinutes(1));
             Offer();
             if (_background.Running is null)
+            {
                 continue;
+            }
+
             await _begun.WaitAsync();
             _ladders[^1].End.SetResult(Report(TimeSpan.FromSeconds(21)));
             await TakeAsync();
@@ -190,7 +196,7 @@ public sealed class BackgroundMeasurementTests : IAsyncLifetime, IDisposable
         _ladders[0].End.Task.IsCompleted.ShouldBeTrue();
     }
 
-    public static TheoryData<string> Refusals => ["inbound", "built-in", "no-dsn", "mysql", "declared"];
+    public static TheoryData<string> Refusals => ["inbound", "built-in", "no-dsn", "mysql", "mysql-port", "declared"];
 
     [Theory]
     [MemberData(nameof(Refusals))]
@@ -202,7 +208,8 @@ public sealed class BackgroundMeasurementTests : IAsyncLifetime, IDisposable
             "inbound" => path with { Upstream = path.Upstream with { Direction = UpstreamDirection.Inbound } },
             "built-in" => path with { Upstream = path.Upstream with { IsBuiltIn = true } },
             "no-dsn" => path with { Upstream = path.Upstream with { Protocol = UpstreamProtocol.PostgreSql } },
-            "mysql" => path with { Endpoint = new IPEndPoint(IPAddress.Parse("10.0.2.2"), 3306) },
+            "mysql" => path with { Upstream = path.Upstream with { Protocol = UpstreamProtocol.MySql } },
+            "mysql-port" => path with { Endpoint = new IPEndPoint(IPAddress.Parse("10.0.2.2"), 3306) },
             _ => path with { Upstream = path.Upstream with { IdleTimeout = new IdleTimeoutSetting(IdleTimeoutSource.Declared, TimeSpan.FromSeconds(9)) } },
         };
 
@@ -220,7 +227,9 @@ public sealed class BackgroundMeasurementTests : IAsyncLifetime, IDisposable
         {
             Offer();
             if (await _begun.WaitAsync(TimeSpan.FromMilliseconds(20)))
+            {
                 return;
+            }
         }
 
         throw new TimeoutException("no ladder was begun");
@@ -235,10 +244,12 @@ public sealed class BackgroundMeasurementTests : IAsyncLifetime, IDisposable
 
     private void Offer(KeptPathKey? key = null) => _background.Offer(Path(key ?? Key) with { Estimate = _estimator.Estimate(_clock.GetUtcNow()) });
 
-    private void Learn(params Observation[] observations)
+    private void Learn(params GapObservation[] observations)
     {
         foreach (var observation in observations)
+        {
             _estimator.Add(observation);
+        }
     }
 
     private async Task<MeasurementNews> TakeAsync()
@@ -246,14 +257,16 @@ public sealed class BackgroundMeasurementTests : IAsyncLifetime, IDisposable
         using var limit = new CancellationTokenSource(TimeSpan.FromSeconds(10));
         MeasurementNews news;
         while (!_background.TryTake(out news))
+        {
             await Task.Delay(5, limit.Token);
+        }
 
         // The task that ran the ladder ends just after its last message.
         await Task.Delay(5, limit.Token);
         return news;
     }
 
-    private Observation Seen(double seconds, GapOutcome outcome) => new(TimeSpan.FromSeconds(seconds), outcome, _clock.GetUtcNow(), EvidenceSource.Ladder);
+    private GapObservation Seen(double seconds, GapOutcome outcome) => new(TimeSpan.FromSeconds(seconds), outcome, _clock.GetUtcNow(), EvidenceSource.Ladder);
 
     private static PathToMeasure Path(KeptPathKey key) => new()
     {

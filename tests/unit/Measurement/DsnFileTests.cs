@@ -1,6 +1,8 @@
 using Npgsql;
 using Shouldly;
+using Sidecar.Probes.Files;
 using Sidecar.Probes.PostgreSql;
+using Sidecar.UnitTests.Telemetry;
 using Xunit;
 
 namespace Sidecar.UnitTests.Measurement;
@@ -36,9 +38,13 @@ public sealed class DsnFileTests : IDisposable
     public void Passwords_with_odd_characters_are_read_as_libpq_reads_them(string text, string? password)
     {
         if (password is null)
+        {
             Should.Throw<DsnFileException>(() => DsnFile.Parse(text, "f"));
+        }
         else
+        {
             DsnFile.Parse(text, "f").Password.ShouldBe(password);
+        }
     }
 
     [Fact]
@@ -72,17 +78,48 @@ public sealed class DsnFileTests : IDisposable
             m => m.ShouldNotContain("geheim"));
 
     [Theory]
-    [InlineData(UnixFileMode.GroupRead)]
+    [InlineData(UnixFileMode.GroupWrite)]
+    [InlineData(UnixFileMode.GroupExecute)]
     [InlineData(UnixFileMode.OtherRead)]
     [InlineData(UnixFileMode.OtherWrite)]
-    public void A_file_that_others_can_read_is_refused(UnixFileMode extra)
+    public void A_file_that_others_can_get_at_is_refused_by_the_agent_and_by_check_config_alike(UnixFileMode extra)
     {
         var path = _directory.Write("x.dsn", "user=a");
         File.SetUnixFileMode(path, UnixFileMode.UserRead | UnixFileMode.UserWrite | extra);
 
         Should.Throw<DsnFileException>(() => DsnFile.Read(path)).Message.ShouldContain("chmod 0600");
+        SecretFile.Problem(path).ShouldNotBeNull().ShouldContain("chmod 0600");
         File.SetUnixFileMode(path, UnixFileMode.UserRead | UnixFileMode.UserWrite);
         DsnFile.Read(path).Username.ShouldBe("a");
+        SecretFile.Problem(path).ShouldBeNull();
+    }
+
+    [Fact]
+    public void Its_group_may_read_it_where_that_is_roots_or_the_agents()
+    {
+        Root.Needed("the file is given away");
+        var path = _directory.Write("x.dsn", "user=a");
+        File.SetUnixFileMode(path, UnixFileMode.UserRead | UnixFileMode.UserWrite | UnixFileMode.GroupRead);
+        DsnFile.Read(path).Username.ShouldBe("a");
+        SecretFile.Problem(path).ShouldBeNull();
+
+        TestTools.Run("chgrp", "", "games", path).ExitCode.ShouldBe(0);
+        Should.Throw<DsnFileException>(() => DsnFile.Read(path)).Message.ShouldContain("chgrp conn-sidecar");
+        SecretFile.Problem(path).ShouldNotBeNull().ShouldContain("chgrp conn-sidecar");
+    }
+
+    [Fact]
+    public void A_file_of_another_user_and_what_is_no_file_is_refused()
+    {
+        Root.Needed("the file is given away");
+        var path = _directory.Write("x.dsn", "user=a");
+        File.SetUnixFileMode(path, UnixFileMode.UserRead | UnixFileMode.UserWrite);
+        TestTools.Run("chown", "", "nobody", path).ExitCode.ShouldBe(0);
+        Should.Throw<DsnFileException>(() => DsnFile.Read(path)).Message.ShouldContain("chown root");
+
+        TestTools.Run("mkfifo", "", "-m", "600", _directory.File("pipe")).ExitCode.ShouldBe(0);
+        Should.Throw<DsnFileException>(() => DsnFile.Read(_directory.File("pipe"))).Message.ShouldContain("is not a file");
+        SecretFile.Problem(_directory.Path).ShouldNotBeNull().ShouldContain("is not a file");
     }
 
     [Fact]

@@ -1,7 +1,7 @@
 using FsCheck;
 using FsCheck.Fluent;
 using Shouldly;
-using Sidecar.Agent.Judgement.IdleTimeout;
+using Sidecar.Agent.Core.Judgement.IdleTimeout;
 using Sidecar.Agent.Measurement;
 using Sidecar.UnitTests.Telemetry;
 using Xunit;
@@ -24,8 +24,8 @@ public sealed class EvidenceStoreTests : IDisposable
     public void What_is_saved_is_loaded_again()
     {
         var estimator = new PathEstimator();
-        estimator.Add(new Observation(TimeSpan.FromSeconds(12), GapOutcome.Survived, Samples.Noon, EvidenceSource.Passive));
-        estimator.Add(new Observation(TimeSpan.FromSeconds(21), GapOutcome.Lost, Samples.Noon, EvidenceSource.Ladder, 2));
+        estimator.Add(new GapObservation(TimeSpan.FromSeconds(12), GapOutcome.Survived, Samples.Noon, EvidenceSource.Passive));
+        estimator.Add(new GapObservation(TimeSpan.FromSeconds(21), GapOutcome.Lost, Samples.Noon, EvidenceSource.Ladder, 2));
         Store.Save(new Dictionary<KeptPathKey, KeptEvidence> { [Key] = estimator.Keep() });
 
         var loaded = Store.Load();
@@ -70,7 +70,7 @@ public sealed class EvidenceStoreTests : IDisposable
     {
         Store.Save(new Dictionary<KeptPathKey, KeptEvidence>
         {
-            [Key] = new() { Count = 3, Observations = [new KeptObservation { GapSeconds = 5, Weight = 1, At = Samples.Noon }] },
+            [Key] = new() { Count = 3, Observations = [new KeptGap { GapSeconds = 5, Weight = 1, At = Samples.Noon }] },
         });
         var good = File.ReadAllBytes(FilePath);
 
@@ -78,11 +78,16 @@ public sealed class EvidenceStoreTests : IDisposable
         {
             var bytes = good[..(good.Length - (Math.Abs(change.Cut % good.Length)))];
             if (bytes.Length > 0)
+            {
                 bytes[Math.Abs(change.At % bytes.Length)] = change.Value;
+            }
+
             File.WriteAllBytes(FilePath, bytes);
 
             foreach (var evidence in Store.Load().Values)
+            {
                 new PathEstimator(evidence).Estimate(Samples.Noon).Lower.ShouldBeGreaterThanOrEqualTo(TimeSpan.Zero);
+            }
         }).Check(Config.QuickThrowOnFailure.WithMaxTest(500));
     }
 

@@ -63,7 +63,9 @@ public sealed class HopFinderTests
         {
             var message = Message[..Math.Abs(cut % (Message.Length + 1))];
             for (var i = 0; i < noise.Length && message.Length > 0; i++)
+            {
                 message[(noise[i] * 7) % message.Length] ^= noise[i];
+            }
 
             HopFinder.IsAbout(message, Remote, 40000);
             HopFinder.IsAbout(noise, new IPEndPoint(IPAddress.IPv6Loopback, 1), 2);

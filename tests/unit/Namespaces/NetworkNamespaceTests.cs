@@ -7,6 +7,7 @@ using Sidecar.Probes.Namespaces;
 using Sidecar.Probes.Paths;
 using Sidecar.Probes.Processes;
 using Sidecar.Probes.SockDiag;
+using Sidecar.Probes.Values;
 using Xunit;
 
 namespace Sidecar.UnitTests.Namespaces;
@@ -68,8 +69,8 @@ public sealed class NetworkNamespaceTests : IDisposable
     public async Task A_fresh_connection_into_a_black_hole_times_out()
     {
         using var inside = Open();
-        var result = await FreshConnect.TryAsync(inside, IPAddress.Parse("192.0.2.1"), new IPEndPoint(IPAddress.Parse("192.0.2.9"), 5432), TimeSpan.FromSeconds(0.4), CancellationToken.None);
-        result.Outcome.ShouldBe(FreshConnectOutcome.TimedOut, result.Detail);
+        var result = await ConnectProbe.TryAsync(inside, IPAddress.Parse("192.0.2.1"), new IPEndPoint(IPAddress.Parse("192.0.2.9"), 5432), ConnectProbeProtocol.Tcp, TimeSpan.FromSeconds(0.4), CancellationToken.None);
+        result.Outcome.ShouldBe(ConnectProbeOutcome.TimedOut, result.Detail);
         result.Elapsed.ShouldBeGreaterThan(TimeSpan.FromSeconds(0.3));
     }
 
@@ -77,8 +78,8 @@ public sealed class NetworkNamespaceTests : IDisposable
     public async Task And_one_to_nowhere_is_unreachable()
     {
         using var inside = Open();
-        var result = await FreshConnect.TryAsync(inside, IPAddress.Parse("192.0.2.1"), new IPEndPoint(IPAddress.Parse("198.51.100.1"), 5432), TimeSpan.FromSeconds(5), CancellationToken.None);
-        result.Outcome.ShouldBe(FreshConnectOutcome.Unreachable, result.Detail);
+        var result = await ConnectProbe.TryAsync(inside, IPAddress.Parse("192.0.2.1"), new IPEndPoint(IPAddress.Parse("198.51.100.1"), 5432), ConnectProbeProtocol.Tcp, TimeSpan.FromSeconds(5), CancellationToken.None);
+        result.Outcome.ShouldBe(ConnectProbeOutcome.Unreachable, result.Detail);
     }
 
     private NetworkNamespace Open() => NetworkNamespace.Open(_processes.ReadNetworkNamespace(_child.Id), _processes.NetworkNamespacePath(_child.Id));

@@ -4,6 +4,7 @@ using System.Text;
 using Shouldly;
 using Sidecar.Probes.Namespaces;
 using Sidecar.Probes.Processes;
+using Sidecar.Probes.Values;
 using Xunit;
 
 namespace Sidecar.UnitTests.Namespaces;
@@ -33,7 +34,7 @@ public sealed class TcpCountersTests
     [InlineData("Ip: A\nIp: 1\nTcp: RtoMin ActiveOpens PassiveOpens CurrEstab RetransSegs\nTcp: 200 1 2 3 4\nUdp: B\nUdp: 5\n", 3, 3, 4)]
     [InlineData("Tcp: RetransSegs CurrEstab PassiveOpens MaxConn ActiveOpens\nTcp: 9 8 7 -1 6", 13, 8, 9)]
     public void They_are_found_by_their_names(string snmp, long opens, long established, long retransmissions) =>
-        TcpCounters.Parse(Encoding.ASCII.GetBytes(snmp)).ShouldBe(new TcpCounters(opens, established, retransmissions));
+        TcpCounterFile.Parse(Encoding.ASCII.GetBytes(snmp)).ShouldBe(new TcpCounters(opens, established, retransmissions));
 
     [Theory]
     [InlineData("")]
@@ -42,5 +43,5 @@ public sealed class TcpCountersTests
     [InlineData("Tcp: ActiveOpens PassiveOpens CurrEstab RetransSegs\nTcp: 1 2 3 4x\n")]
     [InlineData("Tcp: ActiveOpens PassiveOpens CurrEstab\nTcp: 1 2 3 4\n")]
     [InlineData("TcpExt: ActiveOpens PassiveOpens CurrEstab RetransSegs\nTcpExt: 1 2 3 4\n")]
-    public void Those_that_are_cut_or_spoilt_are_unknown(string snmp) => TcpCounters.Parse(Encoding.ASCII.GetBytes(snmp)).ShouldBeNull();
+    public void Those_that_are_cut_or_spoilt_are_unknown(string snmp) => TcpCounterFile.Parse(Encoding.ASCII.GetBytes(snmp)).ShouldBeNull();
 }

@@ -21,7 +21,7 @@ public sealed class LadderConnectionTests : IAsyncLifetime
         _connection = await TcpLadderConnection.OpenAsync(null, (IPEndPoint)_listener.LocalEndpoint, default, TimeSpan.FromSeconds(5), CancellationToken.None);
         _server = await accepted;
         await Task.Delay(Idle);
-        _connection.Look(out _).ShouldBe(IdleLook.Idle);
+        _connection.Scan(out _).ShouldBe(IdleScan.Idle);
         await _server.SendAsync("idle for too long"u8.ToArray());
         await Task.Delay(10);
     }
@@ -36,11 +36,11 @@ public sealed class LadderConnectionTests : IAsyncLifetime
     [Fact]
     public async Task The_last_words_of_a_server_that_closes_are_no_refreshment()
     {
-        _connection.Look(out _).ShouldBe(IdleLook.Idle);
+        _connection.Scan(out _).ShouldBe(IdleScan.Idle);
         _server.Shutdown(SocketShutdown.Send);
         await Task.Delay(10);
 
-        _connection.Look(out var age).ShouldBe(IdleLook.Ended);
+        _connection.Scan(out var age).ShouldBe(IdleScan.Ended);
         age.ShouldBeGreaterThan(Idle);
         var test = await _connection.TestAsync(CancellationToken.None);
         test.Loss.ShouldBe(LossKind.PeerClosed);
@@ -51,10 +51,10 @@ public sealed class LadderConnectionTests : IAsyncLifetime
     [Fact]
     public async Task Words_that_nothing_follows_are_one()
     {
-        _connection.Look(out _).ShouldBe(IdleLook.Idle);
+        _connection.Scan(out _).ShouldBe(IdleScan.Idle);
         await Task.Delay(300);
 
-        _connection.Look(out var age).ShouldBe(IdleLook.Refreshed);
+        _connection.Scan(out var age).ShouldBe(IdleScan.Refreshed);
         age.ShouldBeGreaterThan(Idle);
         _connection.Age.ShouldBeLessThan(age);
     }

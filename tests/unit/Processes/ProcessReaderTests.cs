@@ -4,6 +4,7 @@ using FsCheck;
 using FsCheck.Fluent;
 using Shouldly;
 using Sidecar.Probes.Processes;
+using Sidecar.Probes.Values;
 using Xunit;
 
 namespace Sidecar.UnitTests.Processes;
@@ -61,7 +62,10 @@ public sealed class ProcessReaderTests : IDisposable
 
     [Theory]
     [InlineData("0::/system.slice/web.service\n", "web.service")]
-    [InlineData("0::/user.slice/user-1000.slice/user@1000.service/app.slice/worker.service\n", "worker.service")]
+    [InlineData("0::/user.slice/user-1000.slice/user@1000.service/app.slice/uwsgi.service\n", "user@1000.service")]
+    [InlineData("0::/user.slice/user-1000.slice/session-2.scope/uwsgi.service\n", "session-2.scope")]
+    [InlineData("0::/system.slice/system-uwsgi.slice/uwsgi@shop.service\n", "uwsgi@shop.service")]
+    [InlineData("0::/docker/0123/system.slice/web.service\n", null)]
     [InlineData("0::/system.slice/docker-0123.scope\n", "docker-0123.scope")]
     [InlineData("0::/system.slice/web.service/worker-3\n", "web.service")]
     [InlineData("12:cpu,cpuacct:/system.slice/other.service\n1:name=systemd:/system.slice/web.service\n", "web.service")]
@@ -70,7 +74,7 @@ public sealed class ProcessReaderTests : IDisposable
     [InlineData("4:memory:/system.slice/web.service\n", null)]
     [InlineData("", null)]
     [InlineData("garbage", null)]
-    public void The_unit_is_the_last_service_or_scope_of_the_cgroup(string cgroup, string? unit) => ProcessReader.ParseUnit(cgroup).ShouldBe(unit);
+    public void The_unit_is_the_one_below_the_slices_so_that_nobody_names_one_of_his_own_like_it(string cgroup, string? unit) => ProcessReader.ParseUnit(cgroup).ShouldBe(unit);
 
     [Fact]
     public void Sockets_are_read_from_the_links_of_the_descriptors()

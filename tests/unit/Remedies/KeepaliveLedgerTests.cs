@@ -1,6 +1,7 @@
 using Microsoft.Extensions.Logging;
 using Shouldly;
-using Sidecar.Agent.Remedies;
+using Sidecar.Agent.Action;
+using Sidecar.Agent.Core.Remedies;
 using Xunit;
 
 namespace Sidecar.UnitTests.Remedies;
@@ -42,11 +43,15 @@ public sealed class KeepaliveLedgerTests : IDisposable
         _warnings.ShouldBeEmpty();
     }
 
-    private KeepaliveLedger Open() => new(_state.Path, (level, text) =>
+    private IReadOnlyList<KeepaliveEntry> Open() => new KeepaliveLedger(_state.Path, new Warnings(_warnings)).Load();
+
+    private sealed class Warnings(List<string> to) : ILogger
     {
-        if (level >= LogLevel.Warning)
-        {
-            _warnings.Add(text);
-        }
-    });
+        public IDisposable? BeginScope<TState>(TState state)
+            where TState : notnull => null;
+
+        public bool IsEnabled(LogLevel logLevel) => logLevel >= LogLevel.Warning;
+
+        public void Log<TState>(LogLevel logLevel, EventId eventId, TState state, Exception? exception, Func<TState, Exception?, string> formatter) => to.Add(formatter(state, exception));
+    }
 }

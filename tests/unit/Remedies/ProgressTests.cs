@@ -1,7 +1,5 @@
 using Shouldly;
-using Sidecar.Agent.Remedies;
-using Sidecar.Agent.Tracking;
-using Sidecar.Probes.Processes;
+using Sidecar.Agent.Action;
 using Sidecar.Simulator;
 using Sidecar.UnitTests.Tracking;
 using Xunit;
@@ -60,22 +58,6 @@ public sealed class ProgressTests
         _other.Receive(At(5));
         _other.ReceiveQueue = 100;
         Shows().ShouldBeFalse();
-    }
-
-    [Fact]
-    public void Progress_on_a_connection_that_was_closed_since_is_remembered()
-    {
-        var process = new ProcessIdentity(123, 456);
-        var memory = new ProgressMemory();
-        _other.Send(At(5));
-        var tracked = new PathTable().Track(_other.Key, TestUpstream.Of("10.2.0.2:5432"), 1, At(0));
-        tracked.Update(_other.Observe(At(6)), At(6));
-        memory.NoteGone(process, tracked);
-        memory.MovedSince(process, At(0)).ShouldBeTrue();
-        memory.MovedSince(process, At(4.9)).ShouldBeFalse();
-        memory.MovedSince(new ProcessIdentity(123, 457), At(0)).ShouldBeFalse();
-        memory.Prune(At(4000));
-        memory.MovedSince(process, At(0)).ShouldBeFalse();
     }
 
     private static TimeSpan At(double seconds) => TimeSpan.FromSeconds(1000 + seconds);

@@ -3,6 +3,7 @@ using System.Net;
 using System.Net.Sockets;
 using Shouldly;
 using Sidecar.Probes.SockDiag;
+using Sidecar.Probes.Values;
 using Xunit;
 
 namespace Sidecar.UnitTests.SockDiag;

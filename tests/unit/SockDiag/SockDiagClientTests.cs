@@ -1,13 +1,14 @@
 using System.Net.Sockets;
 using Shouldly;
-using Sidecar.Agent.Remedies;
+using Sidecar.Agent.Action;
+using Sidecar.Agent.Core.Remedies;
+using Sidecar.Agent.Core.Tracking;
+using Sidecar.CoreTests.Tracking;
 using Sidecar.Probes.Namespaces;
 using Sidecar.Probes.SockDiag;
+using Sidecar.Probes.Values;
 using Sidecar.UnitTests.Tracking;
 using Xunit;
-using KeptInfo = Sidecar.Agent.Tracking.KeptInfo;
-using PathTable = Sidecar.Agent.Tracking.PathTable;
-using SidecarTracked = Sidecar.Agent.Tracking.TrackedConnection;
 
 namespace Sidecar.UnitTests.SockDiag;
 
@@ -112,7 +113,7 @@ public sealed class SockDiagClientTests : IDisposable
     }
 }
 
-/// <summary>The last look before a recycle, on real connections.</summary>
+/// <summary>The last scan before a recycle, on real connections.</summary>
 public sealed class RecyclerTests : IDisposable
 {
     private readonly NetworkNamespace _network = NetworkNamespace.OpenOwn(1);
@@ -129,7 +130,7 @@ public sealed class RecyclerTests : IDisposable
     {
         Root.Needed("SOCK_DESTROY is refused without CAP_NET_ADMIN");
         var tracked = Judged();
-        Recycler.Recycle(tracked, _network).Outcome.ShouldBe(RecycleOutcome.Released);
+        Recycler.Recycle(tracked, _network).Result.ShouldBe(RecycleResult.Released);
         Should.Throw<SocketException>(() => _connection.Client.Send("x"u8)).SocketErrorCode.ShouldBe(SocketError.ConnectionAborted);
     }
 
@@ -138,7 +139,7 @@ public sealed class RecyclerTests : IDisposable
     {
         var tracked = Judged();
         _connection.Server.Send("late answer"u8);
-        Recycler.Recycle(tracked, _network).Outcome.ShouldBe(RecycleOutcome.Recovered);
+        Recycler.Recycle(tracked, _network).Result.ShouldBe(RecycleResult.Recovered);
         _connection.Client.Receive(new byte[20]).ShouldBe(11);
     }
 
@@ -147,7 +148,7 @@ public sealed class RecyclerTests : IDisposable
     {
         var tracked = Judged();
         _connection.Client.Send("query"u8);
-        Recycler.Recycle(tracked, _network).Outcome.ShouldBe(RecycleOutcome.Recovered);
+        Recycler.Recycle(tracked, _network).Result.ShouldBe(RecycleResult.Recovered);
     }
 
     [Fact]
@@ -156,7 +157,7 @@ public sealed class RecyclerTests : IDisposable
         var tracked = Judged();
         _connection.Client.LingerState = new LingerOption(true, 0);
         _connection.Client.Close();
-        Recycler.Recycle(tracked, _network).Outcome.ShouldBe(RecycleOutcome.Vanished);
+        Recycler.Recycle(tracked, _network).Result.ShouldBe(RecycleResult.Vanished);
     }
 
     [Fact]
@@ -164,7 +165,7 @@ public sealed class RecyclerTests : IDisposable
     {
         var tracked = Judged();
         _connection.Client.Shutdown(SocketShutdown.Send);
-        Recycler.Recycle(tracked, _network).Outcome.ShouldBe(RecycleOutcome.Recovered);
+        Recycler.Recycle(tracked, _network).Result.ShouldBe(RecycleResult.Recovered);
     }
 
     [Theory]
@@ -181,14 +182,14 @@ public sealed class RecyclerTests : IDisposable
         {
             Info = new TcpInfo { Length = 280, Unacked = unackedNow, SegmentsIn = inNow, BytesAcked = ackedNow },
         };
-        Recycler.IsAsJudged(new KeptInfo(judged), present).ShouldBe(same);
-        Recycler.IsAsJudged(new KeptInfo(judged), present with { State = TcpState.CloseWait }).ShouldBeFalse();
+        Recycle.IsAsJudged(new KeptObservation(present with { Info = judged }), present).ShouldBe(same);
+        Recycle.IsAsJudged(new KeptObservation(present with { Info = judged }), present with { State = TcpState.CloseWait }).ShouldBeFalse();
     }
 
-    private SidecarTracked Judged()
+    private TrackedConnection Judged()
     {
         _network.Diagnostics.TryGet(_connection.Key, out var socket).ShouldBeTrue();
-        var tracked = new PathTable().Track(_connection.Key, TestUpstream.Of($"127.0.0.1:{_connection.Port}"), 1, TimeSpan.Zero);
+        var tracked = new PathTable().Track(_connection.Key, TestUpstream.Of($"127.0.0.1:{_connection.Port}"), 1, 33, TimeSpan.Zero);
         tracked.Update(socket, TimeSpan.FromSeconds(1000));
         return tracked;
     }

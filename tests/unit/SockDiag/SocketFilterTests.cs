@@ -4,6 +4,7 @@ using FsCheck;
 using FsCheck.Fluent;
 using Shouldly;
 using Sidecar.Probes.SockDiag;
+using Sidecar.Probes.Values;
 using Xunit;
 
 namespace Sidecar.UnitTests.SockDiag;

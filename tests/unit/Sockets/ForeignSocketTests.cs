@@ -5,6 +5,7 @@ using Shouldly;
 using Sidecar.Probes.Processes;
 using Sidecar.Probes.SockDiag;
 using Sidecar.Probes.Sockets;
+using Sidecar.Probes.Values;
 using Xunit;
 
 namespace Sidecar.UnitTests.Sockets;

@@ -4,8 +4,9 @@ using FsCheck;
 using FsCheck.Fluent;
 using Shouldly;
 using Sidecar.Agent.Configuration;
-using Sidecar.Agent.Stack;
-using Sidecar.Agent.Tracking;
+using Sidecar.Agent.Core.Settings;
+using Sidecar.Agent.Core.Snapshots;
+using Sidecar.Agent.Observation;
 using Sidecar.Probes.Processes;
 using Xunit;
 
@@ -21,7 +22,7 @@ public sealed class CheckTests
     [InlineData("3.2.1", "3.3.0", false)]
     public async Task Two_commands_say_the_same_or_not(string expected, string actual, bool same)
     {
-        var status = await Look($"expected-command = /bin/echo {expected}\nactual-command = /bin/echo \"{actual}\"");
+        var status = await Scan($"expected-command = /bin/echo {expected}\nactual-command = /bin/echo \"{actual}\"");
         status.ShouldBe(new CheckStatus { Name = "app", Expected = expected, Actual = actual, Problem = null });
         status.IsMatch.ShouldBe(same);
     }
@@ -71,7 +72,7 @@ public sealed class CheckTests
     [Fact]
     public async Task A_side_that_is_not_known_makes_no_result()
     {
-        var status = await Look("expected-command = /bin/echo 1\nactual-command = /bin/false");
+        var status = await Scan("expected-command = /bin/echo 1\nactual-command = /bin/false");
         status.IsMatch.ShouldBeNull();
         status.Problem.ShouldBe("actual: exit status 1");
     }
@@ -79,7 +80,7 @@ public sealed class CheckTests
     [Fact]
     public async Task A_query_without_its_file_is_a_problem_and_no_result()
     {
-        var status = await Look("expected-query = SELECT 1\nactual-command = /bin/echo 1\nupstream = db");
+        var status = await Scan("expected-query = SELECT 1\nactual-command = /bin/echo 1\nupstream = db");
         status.IsMatch.ShouldBeNull();
         status.Problem.ShouldNotBeNull().ShouldStartWith("expected: ");
     }
@@ -124,10 +125,10 @@ public sealed class CheckTests
     private static SidecarConfiguration Parse(string section) => ConfigurationLoader.Parse("x", Encoding.UTF8.GetBytes(
         $"[upstream:db]\nendpoint = 10.0.2.2:5432\nprotocol = postgresql\ndsn-file = /nonexistent/db.dsn\n[upstream:plain]\nendpoint = 10.0.2.3:1\n[check:app]\n{section}\n"));
 
-    private static Task<CheckStatus> Look(string section)
+    private static Task<CheckStatus> Scan(string section)
     {
         var configuration = Parse(section);
-        return new CheckLook(configuration.Checks.Single(), configuration.Upstreams[0].DsnFile).LookAsync(null, default);
+        return new CheckScan(configuration.Checks.Single(), configuration.Upstreams[0].DsnFile).ScanAsync(null, default);
     }
 
     private static Task<CommandAnswer> Run(params string[] command) => BoundedCommand.RunAsync(command, null, Enough, default);

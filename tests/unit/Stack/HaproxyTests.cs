@@ -2,8 +2,8 @@ using System.Diagnostics;
 using System.Net.Sockets;
 using System.Text;
 using Shouldly;
-using Sidecar.Agent.Configuration;
-using Sidecar.Agent.Stack;
+using Sidecar.Agent.Core.Settings;
+using Sidecar.Agent.Observation;
 using Sidecar.Probes.Haproxy;
 using Xunit;
 
@@ -41,23 +41,23 @@ public sealed class HaproxyTests : IDisposable
     [Fact]
     public void Backends_are_summed_up_from_their_servers()
     {
-        var look = new HaproxyLook(new HaproxySection("edge", "/x"));
-        var status = look.Describe(HaproxyStats.Parse(Answer).ShouldNotBeNull());
+        var scan = new HaproxyScan(new HaproxySection("edge", "/x"));
+        var status = scan.Describe(HaproxyStats.Parse(Answer).ShouldNotBeNull());
         status.ShouldSatisfyAllConditions(s => s.Version.ShouldBe("2.6.12-1+deb12u4"), s => s.Sessions.ShouldBe(40), s => s.SessionLimit.ShouldBe(2000), s => s.Problem.ShouldBeNull());
         status.Backends.Select(b => b.Name).ShouldBe(["mirrors", "db"]);
         status.Backends[0].ShouldSatisfyAllConditions(
             b => (b.ServersUp, b.ServersDown, b.ServersOther).ShouldBe((1, 1, 1)),
             b => b.Down.ShouldBe(["web2"]), b => b.Queue.ShouldBe(7), b => b.Sessions.ShouldBe(10), b => b.SessionLimit.ShouldBe(10),
-            b => b.Downs.ShouldBe(0, "what was before the first look is not of this agent's time"), b => b.OwnErrors.ShouldBe(0));
+            b => b.Downs.ShouldBe(0, "what was before the first scan is not of this agent's time"), b => b.OwnErrors.ShouldBe(0));
         status.Backends[1].ShouldSatisfyAllConditions(b => b.ServersUp.ShouldBe(1), b => b.SessionLimit.ShouldBeNull());
 
         // Two more of HAProxy's own, one that a server answered, one server down again.
-        var later = look.Describe(HaproxyStats.Parse(Answer.Replace(",2,20,UP,1", ",2,23,UP,1").Replace(",2,5,UP", ",2,6,UP").Replace(",300,3,0", ",300,4,0").Replace(",0,4,,UP", ",0,9,,UP"))!);
+        var later = scan.Describe(HaproxyStats.Parse(Answer.Replace(",2,20,UP,1", ",2,23,UP,1").Replace(",2,5,UP", ",2,6,UP").Replace(",300,3,0", ",300,4,0").Replace(",0,4,,UP", ",0,9,,UP"))!);
         later.Backends[0].ShouldSatisfyAllConditions(b => b.Downs.ShouldBe(1), b => b.OwnErrors.ShouldBe(2));
         later.Backends[1].OwnErrors.ShouldBe(5, "without HTTP it is connections that no server took");
 
         // HAProxy was restarted and counts from zero.
-        var restarted = look.Describe(HaproxyStats.Parse(Answer.Replace(",2,20,UP,1", ",2,1,UP,1").Replace(",2,5,UP", ",2,0,UP").Replace(",0,1,DOWN", ",0,0,DOWN"))!);
+        var restarted = scan.Describe(HaproxyStats.Parse(Answer.Replace(",2,20,UP,1", ",2,1,UP,1").Replace(",2,5,UP", ",2,0,UP").Replace(",0,1,DOWN", ",0,0,DOWN"))!);
         restarted.Backends[0].OwnErrors.ShouldBe(3);
     }
 
@@ -119,9 +119,9 @@ public sealed class HaproxyTests : IDisposable
     [Fact]
     public async Task A_socket_that_is_not_there_is_a_problem_of_the_section_and_what_was_seen_before_is_kept()
     {
-        var look = new HaproxyLook(new HaproxySection("edge", _directory.File("none.sock")));
-        var before = look.Describe(HaproxyStats.Parse(Answer)!);
-        var status = await look.LookAsync(before, default);
+        var scan = new HaproxyScan(new HaproxySection("edge", _directory.File("none.sock")));
+        var before = scan.Describe(HaproxyStats.Parse(Answer)!);
+        var status = await scan.ScanAsync(before, default);
         status.Version.ShouldBeNull();
         status.Problem.ShouldNotBeNull().ShouldContain("none.sock");
         status.Backends.ShouldBeSameAs(before.Backends);

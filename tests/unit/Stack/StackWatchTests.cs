@@ -2,10 +2,11 @@ using System.Diagnostics;
 using System.Net;
 using System.Net.Sockets;
 using Shouldly;
-using Sidecar.Agent;
 using Sidecar.Agent.Configuration;
-using Sidecar.Agent.Stack;
-using Sidecar.Agent.Tracking;
+using Sidecar.Agent.Core.Settings;
+using Sidecar.Agent.Core.Snapshots;
+using Sidecar.Agent.Observation;
+using Sidecar.UnitTests.Telemetry;
 using Xunit;
 
 namespace Sidecar.UnitTests.Stack;
@@ -15,7 +16,7 @@ public sealed class StackWatchTests : IDisposable
 {
     private readonly TemporaryDirectory _directory = new();
     private readonly List<IDisposable> _open = [];
-    private TimeSpan _now = TimeSpan.FromSeconds(100);
+    private readonly ManualClock _time = new(DateTimeOffset.UnixEpoch);
 
     public void Dispose()
     {
@@ -36,24 +37,24 @@ public sealed class StackWatchTests : IDisposable
             Connect(listener.LocalEndPoint!);
         }
 
-        Find(Look(watch), tcp).ShouldSatisfyAllConditions(
+        Find(Scan(watch), tcp).ShouldSatisfyAllConditions(
             l => l.Workers.ShouldBe("test"), l => l.Pid.ShouldBe(Environment.ProcessId), l => l.Namespace.ShouldBe("own"),
             l => l.Waiting.ShouldBe(2), l => l.Peak.ShouldBe(2), l => l.Limit.ShouldBe(5), l => l.IsCut.ShouldBeFalse(), l => l.Drops.ShouldBe(0));
-        Find(Look(watch), unix).Waiting.ShouldBe(2);
+        Find(Scan(watch), unix).Waiting.ShouldBe(2);
         foreach (var listener in new[] { tcp, unix })
         {
             _open.Add(listener.Accept());
             _open.Add(listener.Accept());
         }
 
-        Find(Look(watch), tcp).ShouldSatisfyAllConditions(l => l.Waiting.ShouldBe(0), l => l.Peak.ShouldBe(2));
+        Find(Scan(watch), tcp).ShouldSatisfyAllConditions(l => l.Waiting.ShouldBe(0), l => l.Peak.ShouldBe(2));
         Pass(watch, TimeSpan.FromSeconds(40));
-        var both = Look(watch);
+        var both = Scan(watch);
         Find(both, tcp).Connections.ShouldBe(2);
         Find(both, unix).Connections.ShouldBe(2);
         Find(both, unix).Peak.ShouldBe(2);
         Pass(watch, TimeSpan.FromSeconds(61));
-        Find(Look(watch), tcp).Peak.ShouldBe(0);
+        Find(Scan(watch), tcp).Peak.ShouldBe(0);
     }
 
     [Fact]
@@ -61,12 +62,12 @@ public sealed class StackWatchTests : IDisposable
     {
         using var watch = Watch(Self);
         Listen(new UnixDomainSocketEndPoint(_directory.File("b.sock")));
-        var b = Number(Look(watch), "b.sock");
+        var b = Number(Scan(watch), "b.sock");
         var a = Listen(new UnixDomainSocketEndPoint(_directory.File("a.sock")));
-        Number(Look(watch), "a.sock").ShouldNotBe(b);
-        Number(Look(watch), "b.sock").ShouldBe(b);
+        Number(Scan(watch), "a.sock").ShouldNotBe(b);
+        Number(Scan(watch), "b.sock").ShouldBe(b);
         a.Dispose();
-        Number(Look(watch), "b.sock").ShouldBe(b);
+        Number(Scan(watch), "b.sock").ShouldBe(b);
 
         int Number(StackView view, string name) => view.Listeners.Single(l => l.Address == _directory.File(name)).Index;
     }
@@ -76,7 +77,7 @@ public sealed class StackWatchTests : IDisposable
     {
         using var watch = Watch(Self);
         var listener = Listen(new IPEndPoint(IPAddress.Loopback, 0));
-        var before = Look(watch);
+        var before = Scan(watch);
         for (var i = 0; i < 12; i++)
         {
             var client = new Socket(AddressFamily.InterNetwork, SocketType.Stream, ProtocolType.Tcp) { Blocking = false };
@@ -85,7 +86,7 @@ public sealed class StackWatchTests : IDisposable
         }
 
         StackView view = before;
-        SpinWait.SpinUntil(() => Find(view = Look(watch), listener).Drops > 0, TimeSpan.FromSeconds(20)).ShouldBeTrue();
+        SpinWait.SpinUntil(() => Find(view = Scan(watch), listener).Drops > 0, TimeSpan.FromSeconds(20)).ShouldBeTrue();
         Find(view, listener).Waiting.ShouldBe(6);
         view.Groups.Single().Drops.ShouldBeGreaterThan(before.Groups.Single().Drops);
         view.Overflows.ShouldBeGreaterThan(before.Overflows);
@@ -99,11 +100,11 @@ public sealed class StackWatchTests : IDisposable
         var client = Connect(listener.LocalEndPoint!);
         var served = listener.Accept();
         _open.Add(served);
-        var before = Look(watch).Groups.Single().GonePeersServed;
+        var before = Scan(watch).Groups.Single().GonePeersServed;
         client.Dispose();
         Pass(watch, TimeSpan.FromSeconds(40));
         Pass(watch, TimeSpan.FromSeconds(40));
-        var group = Look(watch).Groups.Single();
+        var group = Scan(watch).Groups.Single();
         group.GonePeersServed.ShouldBeGreaterThan(before);
         group.GonePeerMax.ShouldBeGreaterThanOrEqualTo(TimeSpan.FromSeconds(40));
     }
@@ -118,8 +119,8 @@ public sealed class StackWatchTests : IDisposable
         {
             SpinWait.SpinUntil(() =>
             {
-                _now += TimeSpan.FromSeconds(60);
-                return watch.Look().Groups.Single() is { Processes: 1, Zombies: 2, Children: 1 };
+                _time.Advance(TimeSpan.FromSeconds(60));
+                return watch.Scan().Groups.Single() is { Processes: 1, Zombies: 2, Children: 1 };
             }, TimeSpan.FromSeconds(20)).ShouldBeTrue(watch.View.Groups.Single().ToString());
         }
         finally
@@ -132,16 +133,16 @@ public sealed class StackWatchTests : IDisposable
     [Fact]
     public void Without_a_group_nothing_is_looked_at()
     {
-        using var watch = new StackWatch(ConfigurationLoader.BuiltIn(), () => _now);
+        using var watch = new StackWatch(ConfigurationLoader.BuiltIn(), new Clock(_time));
         watch.Start();
-        watch.Look().ShouldSatisfyAllConditions(v => v.Listeners.ShouldBeEmpty(), v => v.Groups.ShouldBeEmpty(), v => v.Problems.ShouldBeEmpty());
+        watch.Scan().ShouldSatisfyAllConditions(v => v.Listeners.ShouldBeEmpty(), v => v.Groups.ShouldBeEmpty(), v => v.Problems.ShouldBeEmpty());
     }
 
     [Fact]
     public void The_thread_looks_by_itself_and_ends_with_the_watch()
     {
         var listener = Listen(new UnixDomainSocketEndPoint(_directory.File("thread.sock")));
-        var watch = new StackWatch(Configuration(Self), SidecarLoop.MonotonicClock());
+        var watch = new StackWatch(Configuration(Self), new Clock(TimeProvider.System));
         watch.Start();
         SpinWait.SpinUntil(() => watch.View.Listeners.Any(l => l.Address == _directory.File("thread.sock")), TimeSpan.FromSeconds(30)).ShouldBeTrue();
         watch.Dispose();
@@ -170,20 +171,20 @@ public sealed class StackWatchTests : IDisposable
     private static SidecarConfiguration Configuration(string executable) =>
         ConfigurationLoader.BuiltIn() with { Workers = [new WorkersSection { Name = "test", Executable = executable }] };
 
-    private StackWatch Watch(string executable) => new(Configuration(executable), () => _now);
+    private StackWatch Watch(string executable) => new(Configuration(executable), new Clock(_time));
 
-    /// <summary>A look that finds new processes and new sockets.</summary>
-    private StackView Look(StackWatch watch)
+    /// <summary>A scan that finds new processes and new sockets.</summary>
+    private StackView Scan(StackWatch watch)
     {
-        _now += TimeSpan.FromSeconds(1);
-        return watch.Look();
+        _time.Advance(TimeSpan.FromSeconds(1));
+        return watch.Scan();
     }
 
     /// <summary>Lets so much time pass and looks at everything anew.</summary>
     private void Pass(StackWatch watch, TimeSpan time)
     {
-        _now += time;
-        watch.Look();
+        _time.Advance(time);
+        watch.Scan();
     }
 
     private Socket Listen(EndPoint address)

@@ -1,6 +1,6 @@
 using Shouldly;
-using Sidecar.Agent.Stack;
-using Sidecar.Agent.Tracking;
+using Sidecar.Agent.Core.Snapshots;
+using Sidecar.Agent.Telemetry;
 using Sidecar.UnitTests.Telemetry;
 using Xunit;
 
@@ -15,14 +15,14 @@ public sealed class TimelineTests
     [Fact]
     public void What_follows_from_a_hang_is_noted_in_its_order()
     {
-        Look(waiting: 0);
-        Look(waiting: 1);
-        Look(waiting: 2);
-        Look(waiting: 4);
-        Look(waiting: 5, drops: 3);
-        Look(waiting: 5, drops: 3, down: ["web1"]);
-        Look(waiting: 5, drops: 3, down: ["web1"], errors: 9);
-        Look(waiting: 0, drops: 3, errors: 9);
+        Scan(waiting: 0);
+        Scan(waiting: 1);
+        Scan(waiting: 2);
+        Scan(waiting: 4);
+        Scan(waiting: 5, drops: 3);
+        Scan(waiting: 5, drops: 3, down: ["web1"]);
+        Scan(waiting: 5, drops: 3, down: ["web1"], errors: 9);
+        Scan(waiting: 0, drops: 3, errors: 9);
         _timeline.Since(Samples.Noon).Select(link => ((link.Time - Samples.Noon).TotalSeconds, link.What)).ShouldBe(
         [
             (3, "all workers of web are busy: 2 connections wait at 127.0.0.1:8000"),
@@ -41,7 +41,7 @@ public sealed class TimelineTests
     {
         for (var i = 0; i < 10; i++)
         {
-            Look(waiting: i % 2);
+            Scan(waiting: i % 2);
         }
 
         _timeline.Version.ShouldBe(0);
@@ -59,16 +59,16 @@ public sealed class TimelineTests
     [Fact]
     public void What_was_down_when_the_agent_came_did_not_go_down_now_and_old_events_are_forgotten()
     {
-        Look(waiting: 0, down: ["web1"], drops: 7);
+        Scan(waiting: 0, down: ["web1"], drops: 7);
         _timeline.Version.ShouldBe(0);
-        Look(waiting: 0, down: ["web1", "web2"], drops: 7);
+        Scan(waiting: 0, down: ["web1", "web2"], drops: 7);
         _timeline.Since(Samples.Noon).ShouldHaveSingleItem().What.ShouldContain("web2");
         _second += 700;
-        Look(waiting: 0, down: ["web1", "web2"], drops: 7);
+        Scan(waiting: 0, down: ["web1", "web2"], drops: 7);
         _timeline.Since(Samples.Noon).ShouldBeEmpty();
     }
 
-    private void Look(long waiting, long drops = 0, IReadOnlyList<string>? down = null, long errors = 0)
+    private void Scan(long waiting, long drops = 0, IReadOnlyList<string>? down = null, long errors = 0)
     {
         _second++;
         var haproxy = Samples.Haproxy();

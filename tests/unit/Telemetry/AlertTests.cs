@@ -38,11 +38,11 @@ public sealed partial class AlertTests
 
     [Theory]
     [MemberData(nameof(Alerts))]
-    public void An_alert_has_a_page_that_says_what_to_look_at_and_what_to_do(string alert)
+    public void An_alert_has_a_page_that_says_what_to_check_and_what_to_do(string alert)
     {
         var page = File.ReadAllText(Path.Combine(Runbook, alert + ".md"));
         page.ShouldStartWith($"# {alert}\n\n");
-        page.ShouldContain("\n## Look\n");
+        page.ShouldContain("\n## Check\n");
         page.ShouldContain("\n## Do\n");
         // Debian compresses documentation of 4 KiB and more, and then the address in the alert leads nowhere.
         page.Length.ShouldBeLessThan(4096);
@@ -60,7 +60,10 @@ public sealed partial class AlertTests
         var rules = File.ReadAllText(Rules);
         GoldenMetrics.In(rules).ShouldBeSubsetOf(GoldenMetrics.Samples);
         foreach (Match selector in Selector().Matches(rules))
+        {
             LabelInSelector().Matches(selector.Groups[2].Value).Select(m => m.Groups[1].Value).ShouldBeSubsetOf(GoldenMetrics.LabelsOf(selector.Groups[1].Value));
+        }
+
         RecordedName().Count(rules).ShouldBeGreaterThan(0);
         Recorded().Matches(rules).Select(m => m.Value).ShouldBeSubsetOf(RecordedName().Matches(rules).Select(m => m.Groups[1].Value));
     }

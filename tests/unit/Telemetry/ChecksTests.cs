@@ -1,6 +1,6 @@
-using Sidecar.Agent.Judgement;
-using Sidecar.Agent.Telemetry;
 using Shouldly;
+using Sidecar.Agent.Core.Judgement;
+using Sidecar.Agent.Endpoints;
 using Xunit;
 
 namespace Sidecar.UnitTests.Telemetry;

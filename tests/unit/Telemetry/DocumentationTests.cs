@@ -2,9 +2,10 @@ using System.Net;
 using System.Text.Json;
 using System.Text.RegularExpressions;
 using Microsoft.Extensions.Logging.Abstractions;
-using Sidecar.Agent.Judgement;
-using Sidecar.Agent.Telemetry;
 using Shouldly;
+using Sidecar.Agent.Core.Judgement;
+using Sidecar.Agent.Endpoints;
+using Sidecar.Agent.Telemetry;
 using Xunit;
 
 namespace Sidecar.UnitTests.Telemetry;
@@ -94,7 +95,7 @@ public sealed partial class DocumentationTests
             new HttpSources
             {
                 Snapshot = () => before ? null : Samples.Snapshot(),
-                Health = () => Samples.Health(silence: before ? 60 : 0.5, firstLook: !before),
+                Health = () => Samples.Health(silence: before ? 60 : 0.5, firstScan: !before),
                 Incidents = _ => [Samples.Incident("a", "released")],
                 Metrics = _ => [],
                 Version = "0.1.0",

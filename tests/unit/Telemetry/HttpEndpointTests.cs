@@ -3,57 +3,59 @@ using System.Net.Sockets;
 using System.Text;
 using System.Text.Json;
 using Microsoft.Extensions.Logging;
-using Sidecar.Agent.Judgement;
-using Sidecar.Agent.Telemetry;
-using Sidecar.Agent.Tracking;
 using Shouldly;
+using Sidecar.Agent.Core.Judgement;
+using Sidecar.Agent.Core.Remedies;
+using Sidecar.Agent.Core.Snapshots;
+using Sidecar.Agent.Endpoints;
+using Sidecar.Agent.Telemetry;
 using Xunit;
 
 namespace Sidecar.UnitTests.Telemetry;
 
 public sealed class HttpEndpointTests : IAsyncLifetime
 {
-    private readonly SidecarMetrics metrics = MetricsTests.Filled();
-    private readonly ListLogger logger = new();
-    private readonly LoggerFactory loggers;
-    private readonly HttpClient client = new();
-    private readonly HttpEndpoint endpoint;
-    private AgentSnapshot? snapshot = Samples.Snapshot();
-    private LoopHealth health = Samples.Health();
-    private IReadOnlyList<Incident> incidents = [Samples.Incident("a", "released"), Samples.Incident("b")];
+    private readonly SidecarMetrics _metrics = MetricsTests.Filled();
+    private readonly ListLogger _logger = new();
+    private readonly LoggerFactory _loggers;
+    private readonly HttpClient _client = new();
+    private readonly HttpEndpoint _endpoint;
+    private AgentSnapshot? _snapshot = Samples.Snapshot();
+    private LoopHealth _health = Samples.Health();
+    private IReadOnlyList<Incident> _incidents = [Samples.Incident("a", "released"), Samples.Incident("b")];
 
     public HttpEndpointTests()
     {
-        loggers = new LoggerFactory([logger]);
-        endpoint = NewEndpoint(new IPEndPoint(IPAddress.Loopback, 0));
+        _loggers = new LoggerFactory([_logger]);
+        _endpoint = NewEndpoint(new IPEndPoint(IPAddress.Loopback, 0));
     }
 
     public async Task InitializeAsync()
     {
-        await endpoint.StartAsync();
-        client.BaseAddress = new Uri($"http://{endpoint.Bound}");
+        await _endpoint.StartAsync();
+        _client.BaseAddress = new Uri($"http://{_endpoint.Bound}");
     }
 
     public async Task DisposeAsync()
     {
-        client.Dispose();
-        await endpoint.DisposeAsync();
-        metrics.Dispose();
-        loggers.Dispose();
-        logger.Lines.ShouldNotContain(l => l.Level >= LogLevel.Error && l.Text.Contains("xception", StringComparison.Ordinal) && !l.Text.Contains("cannot listen", StringComparison.Ordinal));
+        _client.Dispose();
+        await _endpoint.DisposeAsync();
+        _metrics.Dispose();
+        _loggers.Dispose();
+        _logger.Lines.ShouldNotContain(l => l.Level >= LogLevel.Error && l.Text.Contains("xception", StringComparison.Ordinal) && !l.Text.Contains("cannot listen", StringComparison.Ordinal));
     }
 
     [Fact]
     public async Task Metrics_come_in_the_format_that_is_asked_for()
     {
-        var plain = await client.GetAsync("/metrics");
+        var plain = await _client.GetAsync("/metrics");
         plain.StatusCode.ShouldBe(HttpStatusCode.OK);
         plain.Content.Headers.ContentType!.ToString().ShouldBe(ExpositionWriter.PrometheusTextType);
-        (await plain.Content.ReadAsStringAsync()).ShouldBe(MetricsTests.Scrape(metrics));
+        (await plain.Content.ReadAsStringAsync()).ShouldBe(MetricsTests.Scrape(_metrics));
 
         using var request = new HttpRequestMessage(HttpMethod.Get, "/metrics");
         request.Headers.TryAddWithoutValidation("Accept", "application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5");
-        var open = await client.SendAsync(request);
+        var open = await _client.SendAsync(request);
         open.Content.Headers.ContentType!.ToString().ShouldBe(ExpositionWriter.OpenMetricsType);
         (await open.Content.ReadAsStringAsync()).ShouldEndWith("# EOF\n");
     }
@@ -61,7 +63,7 @@ public sealed class HttpEndpointTests : IAsyncLifetime
     [Fact]
     public async Task Promtool_is_content_with_a_live_scrape()
     {
-        var (exitCode, output) = TestTools.Run("promtool", await client.GetStringAsync("/metrics"), "check", "metrics");
+        var (exitCode, output) = TestTools.Run("promtool", await _client.GetStringAsync("/metrics"), "check", "metrics");
         output.ShouldBeEmpty();
         exitCode.ShouldBe(0);
     }
@@ -71,20 +73,20 @@ public sealed class HttpEndpointTests : IAsyncLifetime
     {
         (await Get("/healthz")).ShouldBe((200, "ok\n"));
         (await Get("/readyz")).ShouldBe((200, "ready\n"));
-        health = Samples.Health(notPossible: "no CAP_NET_ADMIN: nothing is recycled");
+        _health = Samples.Health(notPossible: "no CAP_NET_ADMIN: nothing is recycled");
         (await Get("/readyz")).ShouldBe((503, "not possible here: no CAP_NET_ADMIN: nothing is recycled\n"));
-        health = Samples.Health(firstLook: false);
+        _health = Samples.Health(firstScan: false);
         (await Get("/readyz")).Status.ShouldBe(503);
-        health = Samples.Health(silence: 7.9);
+        _health = Samples.Health(silence: 7.9);
         (await Get("/healthz")).Status.ShouldBe(200);
-        health = Samples.Health(silence: 8.1);
-        (await Get("/healthz")).ShouldBe((503, "the loop has not turned for 8.1 s\n"));
+        _health = Samples.Health(silence: 8.1);
+        (await Get("/healthz")).ShouldBe((503, "the loop has not run for 8.1 s\n"));
     }
 
     [Fact]
     public async Task Connections_have_the_field_names_of_status()
     {
-        snapshot = Samples.Snapshot([Samples.Connection(), Samples.Connection(Verdict.Stuck, stuck: 2.5, keepalive: null) with { Pid = null, Unit = null }]);
+        _snapshot = Samples.Snapshot([Samples.Connection(), Samples.Connection(Verdict.Stuck, stuck: 2.5, keepalive: null) with { Pid = null, Unit = null }]);
         using var json = JsonDocument.Parse((await Get("/api/v1/connections")).Body);
         json.RootElement.GetProperty("mode").GetString().ShouldBe("protect");
         var connections = json.RootElement.GetProperty("connections").EnumerateArray().ToList();
@@ -108,7 +110,7 @@ public sealed class HttpEndpointTests : IAsyncLifetime
     [Fact]
     public async Task Ten_thousand_connections_arrive_whole()
     {
-        snapshot = Samples.Snapshot([.. Enumerable.Range(0, 10_000).Select(i => Samples.Connection(port: 10_000 + i))]);
+        _snapshot = Samples.Snapshot([.. Enumerable.Range(0, 10_000).Select(i => Samples.Connection(port: 10_000 + i))]);
         using var json = JsonDocument.Parse((await Get("/api/v1/connections")).Body);
         json.RootElement.GetProperty("connections").GetArrayLength().ShouldBe(10_000);
     }
@@ -123,7 +125,9 @@ public sealed class HttpEndpointTests : IAsyncLifetime
         using var one = JsonDocument.Parse((await Get("/api/v1/incidents?last=1")).Body);
         one.RootElement.GetProperty("incidents").GetArrayLength().ShouldBe(1);
         foreach (var bad in new[] { "0", "-1", "1001", "x", "", "99999999999999" })
+        {
             (await Get($"/api/v1/incidents?last={bad}")).Status.ShouldBe(400);
+        }
 
         using var paths = JsonDocument.Parse((await Get("/api/v1/paths")).Body);
         var path = paths.RootElement.GetProperty("paths")[0];
@@ -137,14 +141,17 @@ public sealed class HttpEndpointTests : IAsyncLifetime
     [Fact]
     public async Task Before_the_first_look_each_path_answers_and_says_so()
     {
-        snapshot = null;
-        health = Samples.Health(firstLook: false);
-        incidents = [];
+        _snapshot = null;
+        _health = Samples.Health(firstScan: false);
+        _incidents = [];
         (await Get("/")).Status.ShouldBe(200);
         (await Get("/metrics")).Status.ShouldBe(200);
         (await Get("/healthz")).Status.ShouldBe(200);
         foreach (var path in new[] { "/readyz", "/api/v1/connections", "/api/v1/paths", "/check/db", "/check/pool" })
+        {
             (await Get(path)).Status.ShouldBe(503, path);
+        }
+
         (await Get("/api/v1/incidents")).ShouldBe((200, "{\"incidents\":[]}"));
         (await Get("/check/host")).ShouldBe((200, Dns.GetHostName() + "\n"));
     }
@@ -153,9 +160,9 @@ public sealed class HttpEndpointTests : IAsyncLifetime
     public async Task The_page_shows_what_is_wrong_and_escapes_hostile_names()
     {
         const string hostile = "<script>alert(1)</script>";
-        snapshot = Samples.Snapshot([Samples.Connection(Verdict.Stuck, executable: hostile, why: hostile)], limitations: [hostile]);
-        incidents = [Samples.Incident("a", executable: hostile) with { Why = hostile }];
-        var response = await client.GetAsync("/");
+        _snapshot = Samples.Snapshot([Samples.Connection(Verdict.Stuck, executable: hostile, why: hostile)], limitations: [hostile]);
+        _incidents = [Samples.Incident("a", executable: hostile) with { Why = hostile }];
+        var response = await _client.GetAsync("/");
         response.Content.Headers.ContentType!.ToString().ShouldBe("text/html; charset=utf-8");
         response.Headers.GetValues("Content-Security-Policy").Single().ShouldStartWith("default-src 'none'");
         var html = await response.Content.ReadAsStringAsync();
@@ -167,7 +174,7 @@ public sealed class HttpEndpointTests : IAsyncLifetime
     [Fact]
     public async Task The_page_stays_small_however_many_connections_are_stuck()
     {
-        snapshot = Samples.Snapshot([.. Enumerable.Range(0, 10_000).Select(i => Samples.Connection(Verdict.Stuck, port: 10_000 + i))]);
+        _snapshot = Samples.Snapshot([.. Enumerable.Range(0, 10_000).Select(i => Samples.Connection(Verdict.Stuck, port: 10_000 + i))]);
         (await Get("/")).Body.Length.ShouldBeLessThan(60_000);
     }
 
@@ -184,7 +191,7 @@ public sealed class HttpEndpointTests : IAsyncLifetime
         foreach (var path in new[] { "/metrics", "/", "/api/v1/connections", "/no/such/path" })
         {
             using var request = new HttpRequestMessage(new HttpMethod(method), path);
-            var response = await client.SendAsync(request);
+            var response = await _client.SendAsync(request);
             ((int)response.StatusCode).ShouldBe(405);
             response.Content.Headers.Allow.ShouldBe(["GET", "HEAD"]);
         }
@@ -196,7 +203,7 @@ public sealed class HttpEndpointTests : IAsyncLifetime
         foreach (var path in new[] { "/metrics", "/", "/healthz", "/api/v1/connections", "/check/db" })
         {
             using var request = new HttpRequestMessage(HttpMethod.Head, path);
-            var response = await client.SendAsync(request);
+            var response = await _client.SendAsync(request);
             response.StatusCode.ShouldBe(HttpStatusCode.OK, path);
             (await response.Content.ReadAsByteArrayAsync()).ShouldBeEmpty();
         }
@@ -217,7 +224,9 @@ public sealed class HttpEndpointTests : IAsyncLifetime
         var answer = await Raw($"GET /metrics HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
         answer.ShouldStartWith($"HTTP/1.1 {status} ");
         if (status != 200)
+        {
             answer.ShouldNotContain("conn_sidecar_");
+        }
     }
 
     [Fact]
@@ -253,7 +262,10 @@ public sealed class HttpEndpointTests : IAsyncLifetime
     {
         var dawdlers = Enumerable.Range(0, 100).Select(_ => Connect()).ToList();
         foreach (var dawdler in dawdlers)
+        {
             await dawdler.SendAsync("GET /metrics HTT"u8.ToArray());
+        }
+
         var answers = await Task.WhenAll(Enumerable.Range(0, 100).Select(_ => Get("/metrics")));
         answers.ShouldAllBe(a => a.Status == 200);
         dawdlers.ForEach(d => d.Dispose());
@@ -271,8 +283,8 @@ public sealed class HttpEndpointTests : IAsyncLifetime
         occupant.Stop();
         await TestTools.Eventually(() => second.Bound is not null, TimeSpan.FromSeconds(10), "the endpoint is bound");
         second.Problem.ShouldBeNull();
-        (await client.GetStringAsync($"http://{second.Bound}/healthz")).ShouldBe("ok\n");
-        logger.Lines.Count(l => l.Text.Contains("cannot listen", StringComparison.Ordinal)).ShouldBe(1);
+        (await _client.GetStringAsync($"http://{second.Bound}/healthz")).ShouldBe("ok\n");
+        _logger.Lines.Count(l => l.Text.Contains("cannot listen", StringComparison.Ordinal)).ShouldBe(1);
     }
 
     [Fact]
@@ -280,32 +292,32 @@ public sealed class HttpEndpointTests : IAsyncLifetime
     {
         await using var second = NewEndpoint(new IPEndPoint(IPAddress.IPv6Loopback, 0));
         await second.StartAsync();
-        (await client.GetStringAsync($"http://{second.Bound}/healthz")).ShouldBe("ok\n");
+        (await _client.GetStringAsync($"http://{second.Bound}/healthz")).ShouldBe("ok\n");
     }
 
     private HttpEndpoint NewEndpoint(IPEndPoint listen, TimeSpan? retryAfter = null) => new(
         listen,
         new HttpSources
         {
-            Snapshot = () => snapshot,
-            Health = () => health,
-            Incidents = last => [.. incidents.TakeLast(last)],
-            Metrics = metrics.Aggregator.Scrape,
+            Snapshot = () => _snapshot,
+            Health = () => _health,
+            Incidents = last => [.. _incidents.TakeLast(last)],
+            Metrics = _metrics.Aggregator.Scrape,
             Version = "0.1.0",
         },
-        loggers,
+        _loggers,
         retryAfter);
 
     private async Task<(int Status, string Body)> Get(string path)
     {
-        var response = await client.GetAsync(path);
+        var response = await _client.GetAsync(path);
         return ((int)response.StatusCode, await response.Content.ReadAsStringAsync());
     }
 
     private Socket Connect()
     {
         var socket = new Socket(AddressFamily.InterNetwork, SocketType.Stream, ProtocolType.Tcp);
-        socket.Connect(endpoint.Bound!);
+        socket.Connect(_endpoint.Bound!);
         return socket;
     }
 
@@ -325,7 +337,9 @@ public sealed class HttpEndpointTests : IAsyncLifetime
         {
             int read;
             while ((read = await socket.ReceiveAsync(buffer, patience.Token)) > 0)
+            {
                 text.Append(Encoding.Latin1.GetString(buffer, 0, read));
+            }
         }
         catch (SocketException) when (text.Length > 0)
         {

@@ -2,8 +2,8 @@ using System.Net;
 using System.Net.Sockets;
 using System.Text;
 using Microsoft.Extensions.Logging;
-using Sidecar.Agent.Telemetry;
 using Shouldly;
+using Sidecar.Agent.Endpoints;
 using Xunit;
 
 namespace Sidecar.UnitTests.Telemetry;
@@ -63,7 +63,10 @@ public sealed class HttpFuzzTests
         // enough were; a server that stopped answering would end it below.
         var answered = 0L;
         for (var round = 1; answered < Answered && round <= 10; round++)
+        {
             answered += await Attack(endpoint.Bound!, Sent / 2, seed: round * 1_000_000);
+        }
+
         var after = await Settled();
 
         answered.ShouldBeGreaterThanOrEqualTo(Answered, "requests that were answered or refused");
@@ -115,7 +118,9 @@ public sealed class HttpFuzzTests
             if (!mild && random.Next(4) == 0)
             {
                 for (var flips = random.Next(1, 8); flips > 0; flips--)
+                {
                     request[random.Next(request.Length)] = (byte)random.Next(256);
+                }
             }
             else if (!mild && random.Next(8) == 0)
             {
@@ -134,11 +139,20 @@ public sealed class HttpFuzzTests
         text.Append(mild ? Methods[random.Next(2)] : Pick(Methods)).Append(' ').Append(mild ? Targets[random.Next(12)] : Pick(Targets)).Append(' ')
             .Append(mild ? "HTTP/1.1" : Pick(Versions)).Append("\r\n");
         if (mild)
+        {
             text.Append("Host: localhost\r\n");
+        }
+
         for (var headers = mild ? 0 : random.Next(6); headers > 0; headers--)
+        {
             text.Append(Pick(Headers)).Append("\r\n");
+        }
+
         if (mild || random.Next(20) > 0)
+        {
             text.Append("\r\n");
+        }
+
         return Encoding.Latin1.GetBytes(text.ToString());
 
         string Pick(string[] from) => from[random.Next(from.Length)];
@@ -151,7 +165,10 @@ public sealed class HttpFuzzTests
         var answers = 0;
         int read;
         while ((read = await socket.ReceiveAsync(buffer, patience.Token)) > 0)
+        {
             answers += buffer.AsSpan(0, read).Count("HTTP/1.1 "u8);
+        }
+
         return answers;
     }
 }

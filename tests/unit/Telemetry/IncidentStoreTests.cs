@@ -3,21 +3,22 @@ using System.Text;
 using FsCheck;
 using FsCheck.Fluent;
 using Microsoft.Extensions.Logging;
-using Sidecar.Agent.Telemetry;
 using Shouldly;
+using Sidecar.Agent.Core.Remedies;
+using Sidecar.Agent.Telemetry;
 using Xunit;
 
 namespace Sidecar.UnitTests.Telemetry;
 
 public sealed class IncidentStoreTests : IDisposable
 {
-    private readonly TemporaryDirectory state = new();
-    private readonly ListLogger logger = new();
-    private readonly ManualClock clock = new(Samples.Noon);
+    private readonly TemporaryDirectory _state = new();
+    private readonly ListLogger _logger = new();
+    private readonly ManualClock _clock = new(Samples.Noon);
 
-    private string CurrentFile => state[IncidentReader.FileName];
+    private string CurrentFile => _state[IncidentReader.FileName];
 
-    public void Dispose() => state.Dispose();
+    public void Dispose() => _state.Dispose();
 
     [Fact]
     public void An_incident_is_on_disk_before_its_action_and_again_with_its_outcome()
@@ -41,7 +42,10 @@ public sealed class IncidentStoreTests : IDisposable
         store.Record(Samples.Incident("a"));
         using var json = System.Text.Json.JsonDocument.Parse(File.ReadAllLines(CurrentFile)[0]);
         foreach (var field in new[] { "time", "upstream", "cause", "remedy", "outcome", "pid", "withheld_by" })
+        {
             json.RootElement.TryGetProperty(field, out _).ShouldBeTrue(field);
+        }
+
         json.RootElement.GetProperty("withheld_by").ValueKind.ShouldBe(System.Text.Json.JsonValueKind.Null);
     }
 
@@ -51,7 +55,7 @@ public sealed class IncidentStoreTests : IDisposable
         using var store = NewStore();
         var ids = Enumerable.Range(0, 100).Select(_ =>
         {
-            clock.Advance(TimeSpan.FromMilliseconds(1));
+            _clock.Advance(TimeSpan.FromMilliseconds(1));
             return store.NextId();
         }).ToList();
         ids.ShouldBeUnique();
@@ -71,8 +75,11 @@ public sealed class IncidentStoreTests : IDisposable
         var bytes = File.ReadAllBytes(CurrentFile);
         File.WriteAllBytes(CurrentFile, bytes[..^40]);
         using (var store = NewStore())
+        {
             store.Record(Samples.Incident("c", "released"));
-        var read = IncidentReader.Read(state.Path, null);
+        }
+
+        var read = IncidentReader.Read(_state.Path, null);
         read.Incidents.Select(i => i.Id).ShouldBe(["a", "c"]);
         read.DamagedLines.ShouldBe(1);
     }
@@ -92,8 +99,11 @@ public sealed class IncidentStoreTests : IDisposable
         {
             File.WriteAllBytes(CurrentFile, bytes[..cut]);
             using (var store = NewStore())
+            {
                 store.Record(Samples.Incident("c", "released"));
-            var ids = IncidentReader.Read(state.Path, null).Incidents.Select(i => i.Id).ToList();
+            }
+
+            var ids = IncidentReader.Read(_state.Path, null).Incidents.Select(i => i.Id).ToList();
             ids.ShouldContain("c");
             ids.Contains("a", StringComparer.Ordinal).ShouldBe(cut >= firstEnd);
         }
@@ -108,9 +118,12 @@ public sealed class IncidentStoreTests : IDisposable
             var random = new Random(seed);
             var damaged = line.ToArray();
             for (var i = 0; i < 3; i++)
+            {
                 damaged[random.Next(damaged.Length)] = (byte)random.Next(256);
+            }
+
             File.WriteAllBytes(CurrentFile, [.. damaged, .. noise, (byte)'\n', .. line, .. "null\n{}\n[1]\n{\"id\":\"\"}\n"u8]);
-            var read = IncidentReader.Read(state.Path, null);
+            var read = IncidentReader.Read(_state.Path, null);
             read.Incidents.ShouldContain(i => i.Id == "a");
             return read.DamagedLines >= 3;
         }).QuickCheckThrowOnFailure();
@@ -122,17 +135,23 @@ public sealed class IncidentStoreTests : IDisposable
         const int limit = 64 * 1024;
         using var store = NewStore(rotateAt: limit);
         for (var i = 0; i < 1000; i++)
+        {
             store.Record(Samples.Incident($"n{i:D4}", "released"));
+        }
+
         new FileInfo(CurrentFile).Length.ShouldBeLessThanOrEqualTo(limit);
-        new FileInfo(state[IncidentReader.RotatedFileName]).Length.ShouldBeLessThanOrEqualTo(limit);
-        Directory.GetFiles(state.Path).Length.ShouldBe(2);
+        new FileInfo(_state[IncidentReader.RotatedFileName]).Length.ShouldBeLessThanOrEqualTo(limit);
+        Directory.GetFiles(_state.Path).Length.ShouldBe(2);
 
         store.Record(Samples.Incident("last"));
         var before = new FileInfo(CurrentFile).Length;
         for (var i = 0; new FileInfo(CurrentFile).Length >= before; i++)
+        {
             store.Record(Samples.Incident($"m{i:D4}", "released"));
+        }
+
         store.Record(Samples.Incident("last", "released"));
-        IncidentReader.Read(state.Path, null).Incidents.Single(i => i.Id == "last").Outcome.ShouldBe("released");
+        IncidentReader.Read(_state.Path, null).Incidents.Single(i => i.Id == "last").Outcome.ShouldBe("released");
         Read(last: 2).Count.ShouldBe(2);
     }
 
@@ -141,7 +160,7 @@ public sealed class IncidentStoreTests : IDisposable
     {
         using var store = NewStore();
         Parallel.For(0, 500, i => store.Record(Samples.Incident($"t{i}", "released")));
-        var read = IncidentReader.Read(state.Path, null);
+        var read = IncidentReader.Read(_state.Path, null);
         read.Incidents.Count.ShouldBe(500);
         read.DamagedLines.ShouldBe(0);
     }
@@ -159,63 +178,69 @@ public sealed class IncidentStoreTests : IDisposable
     [Fact]
     public void A_state_directory_that_cannot_be_written_is_reported_once_and_records_wait_until_it_can()
     {
-        var blocked = state["not-a-directory"];
+        var blocked = _state["not-a-directory"];
         File.WriteAllText(blocked, "");
         var directory = Path.Combine(blocked, "state");
-        using var store = new IncidentStore(directory, logger, clock);
+        using var store = new IncidentStore(directory, _logger, _clock);
         for (var i = 0; i < 10; i++)
         {
             store.Record(Samples.Incident($"w{i}", "released"));
             store.Retry();
-            clock.Advance(TimeSpan.FromSeconds(10));
+            _clock.Advance(TimeSpan.FromSeconds(10));
         }
 
         store.Problem.ShouldNotBeNull().ShouldContain(directory);
-        logger.Lines.Count(l => l.Level == LogLevel.Error).ShouldBe(1);
+        _logger.Lines.Count(l => l.Level == LogLevel.Error).ShouldBe(1);
         store.Recent(100).Count.ShouldBe(10);
 
         File.Delete(blocked);
         store.Retry();
         store.Problem.ShouldBeNull();
         IncidentReader.Read(directory, null).Incidents.Count.ShouldBe(10);
-        logger.Lines.Count(l => l.Level == LogLevel.Information).ShouldBe(1);
+        _logger.Lines.Count(l => l.Level == LogLevel.Information).ShouldBe(1);
     }
 
     [Fact]
     public void What_waits_in_memory_is_bounded_and_the_newest_is_kept()
     {
-        var blocked = state["not-a-directory"];
+        var blocked = _state["not-a-directory"];
         File.WriteAllText(blocked, "");
         var directory = Path.Combine(blocked, "state");
-        using var store = new IncidentStore(directory, logger, clock);
+        using var store = new IncidentStore(directory, _logger, _clock);
         for (var i = 0; i < 3000; i++)
+        {
             store.Record(Samples.Incident($"w{i:D4}", "released"));
+        }
+
         File.Delete(blocked);
-        clock.Advance(TimeSpan.FromMinutes(1));
+        _clock.Advance(TimeSpan.FromMinutes(1));
         store.Retry();
         var read = IncidentReader.Read(directory, null).Incidents;
         read.Count.ShouldBe(1024);
         read[^1].Id.ShouldBe("w2999");
-        logger.Lines.ShouldContain(l => l.Text.Contains("1976 were lost"));
+        _logger.Lines.ShouldContain(l => l.Text.Contains("1976 were lost"));
     }
 
     [Fact]
     public void A_full_disk_leaves_no_half_line_and_what_waited_is_written_when_there_is_room() => TestTools.WithOwnMounts(() =>
     {
-        var disk = state["disk"];
+        var disk = _state["disk"];
         Directory.CreateDirectory(disk);
         TestTools.Mount("tmpfs", disk, "tmpfs", 0, "size=64k");
-        using var store = new IncidentStore(disk, logger, clock);
+        using var store = new IncidentStore(disk, _logger, _clock);
         var count = 0;
         while (store.Problem is null && count < 1000)
+        {
             store.Record(Samples.Incident($"d{count++:D4}", "released"));
+        }
+
         store.Problem.ShouldNotBeNull().ShouldContain("space");
         var full = IncidentReader.Read(disk, null);
         full.DamagedLines.ShouldBe(0);
         full.Incidents.Count.ShouldBe(count - 1);
 
         TestTools.Mount("tmpfs", disk, "tmpfs", 32 /* MS_REMOUNT */, "size=1m");
-        clock.Advance(TimeSpan.FromSeconds(10));
+        _clock.Advance(TimeSpan.FromSeconds(10));
         store.Retry();
         store.Problem.ShouldBeNull();
         IncidentReader.Read(disk, null).Incidents.Count.ShouldBe(count);
@@ -224,8 +249,8 @@ public sealed class IncidentStoreTests : IDisposable
     [Fact]
     public void A_directory_removed_under_the_agent_is_made_again()
     {
-        var directory = state["state"];
-        using var store = new IncidentStore(directory, logger, clock);
+        var directory = _state["state"];
+        using var store = new IncidentStore(directory, _logger, _clock);
         store.Record(Samples.Incident("a"));
         Directory.Delete(directory, recursive: true);
         store.Record(Samples.Incident("b"));
@@ -284,7 +309,7 @@ public sealed class IncidentStoreTests : IDisposable
 
     [Fact]
     public void A_state_directory_that_is_not_there_reads_as_empty() =>
-        IncidentReader.Read(state["nowhere"], 10).ShouldBe(new IncidentReadResult([], 0), new SameContents());
+        IncidentReader.Read(_state["nowhere"], 10).ShouldBe(new IncidentReadResult([], 0), new SameContents());
 
     [Fact]
     [SupportedOSPlatform("linux")]
@@ -295,9 +320,9 @@ public sealed class IncidentStoreTests : IDisposable
         (File.GetUnixFileMode(CurrentFile) & (UnixFileMode.OtherRead | UnixFileMode.OtherWrite | UnixFileMode.GroupWrite)).ShouldBe(UnixFileMode.None);
     }
 
-    private IncidentStore NewStore(long rotateAt = 4 * 1024 * 1024) => new(state.Path, logger, clock, rotateAt);
+    private IncidentStore NewStore(long rotateAt = 4 * 1024 * 1024) => new(_state.Path, _logger, _clock, rotateAt);
 
-    private IReadOnlyList<Incident> Read(int? last = null) => IncidentReader.Read(state.Path, last).Incidents;
+    private IReadOnlyList<Incident> Read(int? last = null) => IncidentReader.Read(_state.Path, last).Incidents;
 
     private sealed class SameContents : IEqualityComparer<IncidentReadResult>
     {

@@ -3,8 +3,8 @@ using System.Diagnostics;
 using System.Net;
 using System.Net.Sockets;
 using System.Text;
-using Sidecar.Agent.Telemetry;
 using Shouldly;
+using Sidecar.Agent.Telemetry;
 using Xunit;
 
 namespace Sidecar.UnitTests.Telemetry;
@@ -17,14 +17,21 @@ public sealed class OtlpPushTests
         await using var collector = new Collector();
         using var push = new OtlpPush(collector.Endpoint, TimeSpan.FromMilliseconds(100));
         using var metrics = MetricsTests.Filled();
-        await TestTools.Eventually(() => collector.Requests.Count >= 2, TimeSpan.FromSeconds(20), "two pushes");
+        // One may be under way; the next has everything.
+        var before = collector.Requests.Count;
+        await TestTools.Eventually(() => collector.Requests.Count >= before + 2, TimeSpan.FromSeconds(20), "two pushes");
         var (line, type, body) = collector.Requests.Last();
         line.ShouldBe("POST /v1/metrics HTTP/1.1");
         type.ShouldBe("application/x-protobuf");
         foreach (var name in GoldenMetrics.Families.Select(f => f.EndsWith("_total", StringComparison.Ordinal) ? f[..^"_total".Length] : f))
+        {
             body.ShouldContain(name);
+        }
+
         foreach (var text in new[] { "service.name", "conn-sidecar", "orders-db", "blocked-by-peer", "terminate", "budget", "web" })
+        {
             body.ShouldContain(text);
+        }
     }
 
     [Fact]
@@ -57,26 +64,26 @@ public sealed class OtlpPushTests
     /// <summary>Takes what is pushed: HTTP by hand, just enough.</summary>
     private sealed class Collector : IAsyncDisposable
     {
-        private readonly TcpListener listener = new(IPAddress.Loopback, 0);
-        private readonly CancellationTokenSource stopping = new();
-        private readonly Task serving;
+        private readonly TcpListener _listener = new(IPAddress.Loopback, 0);
+        private readonly CancellationTokenSource _stopping = new();
+        private readonly Task _serving;
 
         public Collector()
         {
-            listener.Start();
-            serving = ServeAsync();
+            _listener.Start();
+            _serving = ServeAsync();
         }
 
-        public Uri Endpoint => new($"http://{listener.LocalEndpoint}/v1/metrics");
+        public Uri Endpoint => new($"http://{_listener.LocalEndpoint}/v1/metrics");
 
         public ConcurrentQueue<(string Line, string Type, string Body)> Requests { get; } = [];
 
         public async ValueTask DisposeAsync()
         {
-            await stopping.CancelAsync();
-            listener.Stop();
-            await serving;
-            stopping.Dispose();
+            await _stopping.CancelAsync();
+            _listener.Stop();
+            await _serving;
+            _stopping.Dispose();
         }
 
         private async Task ServeAsync()
@@ -85,7 +92,7 @@ public sealed class OtlpPushTests
             {
                 while (true)
                 {
-                    using var client = await listener.AcceptTcpClientAsync(stopping.Token);
+                    using var client = await _listener.AcceptTcpClientAsync(_stopping.Token);
                     await ReadAsync(client.GetStream());
                 }
             }
@@ -101,23 +108,32 @@ public sealed class OtlpPushTests
             var buffer = new byte[65536];
             while (true)
             {
-                var read = await stream.ReadAsync(buffer, stopping.Token);
+                var read = await stream.ReadAsync(buffer, _stopping.Token);
                 if (read == 0)
+                {
                     return;
+                }
+
                 bytes.AddRange(buffer.AsSpan(0, read));
 
                 // Latin-1 keeps every byte of the protobuf, and its texts readable.
                 var text = Encoding.Latin1.GetString([.. bytes]);
                 var end = text.IndexOf("\r\n\r\n", StringComparison.Ordinal);
                 if (end < 0)
+                {
                     continue;
+                }
+
                 var head = text[..end].Split("\r\n");
                 var length = int.Parse(Header(head, "Content-Length"), System.Globalization.CultureInfo.InvariantCulture);
                 if (bytes.Count < end + 4 + length)
+                {
                     continue;
+                }
+
                 Requests.Enqueue((head[0], Header(head, "Content-Type"), text[(end + 4)..]));
                 bytes.Clear();
-                await stream.WriteAsync("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"u8.ToArray(), stopping.Token);
+                await stream.WriteAsync("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"u8.ToArray(), _stopping.Token);
             }
         }
 

@@ -1,8 +1,9 @@
 using System.Net;
-using Sidecar.Agent.Configuration;
-using Sidecar.Agent.Judgement;
-using Sidecar.Agent.Telemetry;
-using Sidecar.Agent.Tracking;
+using Sidecar.Agent.Core.Judgement;
+using Sidecar.Agent.Core.Remedies;
+using Sidecar.Agent.Core.Settings;
+using Sidecar.Agent.Core.Snapshots;
+using Sidecar.Agent.Endpoints;
 
 namespace Sidecar.UnitTests.Telemetry;
 
@@ -53,6 +54,7 @@ internal static class Samples
         Endpoint = "10.0.2.2:5432",
         PathUp = up,
         PathRoundTrip = up == true ? TimeSpan.FromMilliseconds(0.8) : null,
+        PathServerAnswered = up == true,
         IdleTimeoutLower = lower is { } l ? TimeSpan.FromSeconds(l) : null,
         IdleTimeoutUpper = upper is { } u ? TimeSpan.FromSeconds(u) : null,
         ConnectionLimit = server?.Limit,
@@ -135,11 +137,11 @@ internal static class Samples
         Limitations = limitations ?? [],
     };
 
-    public static LoopHealth Health(double silence = 0.5, bool firstLook = true, params string[] notPossible) => new()
+    public static LoopHealth Health(double silence = 0.5, bool firstScan = true, params string[] notPossible) => new()
     {
-        SinceLastTurn = TimeSpan.FromSeconds(silence),
+        SinceLastTick = TimeSpan.FromSeconds(silence),
         ScanInterval = TimeSpan.FromSeconds(1),
-        FirstLookDone = firstLook,
+        FirstScanDone = firstScan,
         NotPossible = notPossible,
     };
 

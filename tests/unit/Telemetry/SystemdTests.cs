@@ -4,25 +4,25 @@ using System.Net.Sockets;
 using System.Text;
 using System.Text.Json;
 using Microsoft.Extensions.Logging;
+using Shouldly;
 using Sidecar.Agent.Telemetry;
 using Sidecar.Agent.Telemetry.Systemd;
-using Shouldly;
 using Xunit;
 
 namespace Sidecar.UnitTests.Telemetry;
 
 public sealed class SystemdTests : IDisposable
 {
-    private readonly TemporaryDirectory directory = new();
+    private readonly TemporaryDirectory _directory = new();
 
-    public void Dispose() => directory.Dispose();
+    public void Dispose() => _directory.Dispose();
 
     [Fact]
     public void Systemd_is_told_each_state_and_the_watchdog_is_fed_no_more_often_than_needed()
     {
         using var socket = new Socket(AddressFamily.Unix, SocketType.Dgram, ProtocolType.Unspecified) { ReceiveTimeout = 5000 };
-        socket.Bind(new UnixDomainSocketEndPoint(directory["notify"]));
-        TestTools.SetCEnvironment("NOTIFY_SOCKET", directory["notify"]);
+        socket.Bind(new UnixDomainSocketEndPoint(_directory["notify"]));
+        TestTools.SetCEnvironment("NOTIFY_SOCKET", _directory["notify"]);
         TestTools.SetCEnvironment("WATCHDOG_USEC", "30000000");
         TestTools.SetCEnvironment("WATCHDOG_PID", Environment.ProcessId.ToString(CultureInfo.InvariantCulture));
         try
@@ -85,7 +85,10 @@ public sealed class SystemdTests : IDisposable
                     Thread.Sleep(50);
                     var (_, output) = TestTools.Run("journalctl", "", "-D", "/run/log/journal", "-o", "json", "-t", "conn-sidecar", $"MESSAGE_ID={MessageIds.Incident}");
                     if (!output.StartsWith('{'))
+                    {
                         return false;
+                    }
+
                     entry = JsonDocument.Parse(output.Split('\n')[0]).RootElement;
                     return true;
                 },
@@ -115,7 +118,10 @@ public sealed class SystemdTests : IDisposable
     {
         using var stderr = new MemoryStream();
         using (var log = new JournalLog(stderr, journal: false))
+        {
             log.Write(LogLevel.Warning, "slow\r\nline \u001b[31mred\u202e 日本", MessageIds.Incident, new("upstream", "orders-db"), new("why", "two words \"quoted\""), new("empty", ""), new("none", null));
+        }
+
         var line = Encoding.UTF8.GetString(stderr.ToArray());
         line.ShouldMatch(@"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z warning ");
         line[(line.IndexOf("warning", StringComparison.Ordinal) + 8)..]
@@ -127,7 +133,10 @@ public sealed class SystemdTests : IDisposable
     {
         using var stderr = new MemoryStream();
         using (var log = new JournalLog(stderr, journal: false))
+        {
             log.Incident(Samples.Incident("a", "withheld", withheldBy: "observe"));
+        }
+
         Encoding.UTF8.GetString(stderr.ToArray()).ShouldContain("recycle withheld by observe");
     }
 
@@ -137,7 +146,10 @@ public sealed class SystemdTests : IDisposable
         using var stuck = new BlockingStream();
         using var log = new JournalLog(stuck, journal: false);
         for (var i = 0; i < 10_000; i++)
+        {
             log.Write(LogLevel.Information, "event");
+        }
+
         log.Dropped.ShouldBeGreaterThan(5000);
         stuck.Release();
         await TestTools.Eventually(() => log.Flush(TimeSpan.Zero), TimeSpan.FromSeconds(10), "the rest is written");
@@ -175,7 +187,10 @@ public sealed class SystemdTests : IDisposable
     {
         var documentation = File.ReadAllText(TestTools.RepositoryFile("docs", "journal.md"));
         foreach (var (name, id) in MessageIds.All)
+        {
             documentation.ShouldContain($"| `{id}` | {name} |");
+        }
+
         MessageIds.All.Values.ShouldBeUnique();
         MessageIds.All.Values.ShouldAllBe(id => id.Length == 32);
     }
@@ -188,13 +203,13 @@ public sealed class SystemdTests : IDisposable
 
     private sealed class BlockingStream : MemoryStream
     {
-        private readonly ManualResetEventSlim released = new();
+        private readonly ManualResetEventSlim _released = new();
 
-        public void Release() => released.Set();
+        public void Release() => _released.Set();
 
         public override void Write(ReadOnlySpan<byte> buffer)
         {
-            released.Wait();
+            _released.Wait();
             base.Write(buffer);
         }
     }

@@ -18,14 +18,16 @@ internal sealed class TemporaryDirectory : IDisposable
 /// <summary>Keeps what is logged.</summary>
 internal sealed class ListLogger : ILogger, ILoggerProvider
 {
-    private readonly List<(LogLevel Level, string Text)> lines = [];
+    private readonly List<(LogLevel Level, string Text)> _lines = [];
 
     public IReadOnlyList<(LogLevel Level, string Text)> Lines
     {
         get
         {
-            lock (lines)
-                return [.. lines];
+            lock (_lines)
+            {
+                return [.. _lines];
+            }
         }
     }
 
@@ -36,8 +38,10 @@ internal sealed class ListLogger : ILogger, ILoggerProvider
 
     public void Log<TState>(LogLevel logLevel, EventId eventId, TState state, Exception? exception, Func<TState, Exception?, string> formatter)
     {
-        lock (lines)
-            lines.Add((logLevel, formatter(state, exception) + (exception is null ? "" : " " + exception)));
+        lock (_lines)
+        {
+            _lines.Add((logLevel, formatter(state, exception) + (exception is null ? "" : " " + exception)));
+        }
     }
 
     public ILogger CreateLogger(string categoryName) => this;
@@ -50,15 +54,15 @@ internal sealed class ListLogger : ILogger, ILoggerProvider
 /// <summary>A clock that stands still until it is moved.</summary>
 internal sealed class ManualClock(DateTimeOffset now) : TimeProvider
 {
-    private DateTimeOffset now = now;
+    private DateTimeOffset _now = now;
 
     public override long TimestampFrequency => TimeSpan.TicksPerSecond;
 
-    public override DateTimeOffset GetUtcNow() => now;
+    public override DateTimeOffset GetUtcNow() => _now;
 
-    public override long GetTimestamp() => now.UtcTicks;
+    public override long GetTimestamp() => _now.UtcTicks;
 
-    public void Advance(TimeSpan by) => now += by;
+    public void Advance(TimeSpan by) => _now += by;
 }
 
 internal static partial class TestTools
@@ -71,7 +75,10 @@ internal static partial class TestTools
     {
         var directory = new DirectoryInfo(AppContext.BaseDirectory);
         while (!File.Exists(Path.Combine(directory.FullName, "Sidecar.sln")))
+        {
             directory = directory.Parent ?? throw new InvalidOperationException("the tests run outside the repository");
+        }
+
         return Path.Combine([directory.FullName, .. path]);
     }
 
@@ -100,7 +107,10 @@ internal static partial class TestTools
             try
             {
                 if (unshare(NewNamespace | ShareNoFileSystemState) != 0)
+                {
                     throw new InvalidOperationException("this test needs root: unshare(CLONE_NEWNS) is refused");
+                }
+
                 Mount("none", "/", null, 0x4000 | 0x40000 /* MS_REC | MS_PRIVATE */, null);
                 action();
             }
@@ -117,16 +127,22 @@ internal static partial class TestTools
     public static void Mount(string source, string target, string? type, ulong flags, string? options)
     {
         if (mount(source, target, type, flags, options) != 0)
+        {
             throw new InvalidOperationException($"mount {type} on {target}: {Marshal.GetLastPInvokeErrorMessage()}");
+        }
     }
 
     /// <summary>The environment as C libraries see it, which .NET's own methods do not change.</summary>
     public static void SetCEnvironment(string name, string? value)
     {
         if (value is null)
+        {
             _ = unsetenv(name);
+        }
         else
+        {
             _ = setenv(name, value, 1);
+        }
     }
 
     public static async Task Eventually(Func<bool> condition, TimeSpan within, string what)
@@ -135,7 +151,10 @@ internal static partial class TestTools
         while (!condition())
         {
             if (Stopwatch.GetElapsedTime(started) > within)
+            {
                 throw new TimeoutException($"not within {within}: {what}");
+            }
+
             await Task.Delay(10);
         }
     }

@@ -1,6 +1,6 @@
 using Shouldly;
-using Sidecar.Agent.Tracking;
-using Sidecar.Probes.SockDiag;
+using Sidecar.Agent.Core.Tracking;
+using Sidecar.Probes.Values;
 using Xunit;
 
 namespace Sidecar.UnitTests.Tracking;
@@ -50,10 +50,10 @@ public sealed class ResetWatchTests
 
     [Fact]
     public void A_connection_with_something_in_flight_at_the_last_look_says_nothing() =>
-        ResetWatch.GapBeforeReset(new KeptInfo(Resting with { Unacked = 1 }), Reset).ShouldBeNull();
+        ResetEvidence.GapBeforeReset(new KeptInfo(Resting with { Unacked = 1 }), Reset).ShouldBeNull();
 
     [Fact]
     public void An_older_kernel_says_too_little() => Gap(Reset with { Length = 168 }).ShouldBeNull();
 
-    private static TimeSpan? Gap(in TcpInfo end) => ResetWatch.GapBeforeReset(new KeptInfo(Resting), end);
+    private static TimeSpan? Gap(in TcpInfo end) => ResetEvidence.GapBeforeReset(new KeptInfo(Resting), end);
 }

@@ -2,17 +2,17 @@ using System.Net;
 using FsCheck;
 using FsCheck.Fluent;
 using Shouldly;
-using Sidecar.Agent.Configuration;
-using Sidecar.Agent.Judgement;
-using Sidecar.Agent.Tracking;
-using Sidecar.Probes.Paths;
-using Sidecar.Probes.SockDiag;
+using Sidecar.Agent.Core.Judgement;
+using Sidecar.Agent.Core.Settings;
+using Sidecar.Agent.Core.Tracking;
+using Sidecar.CoreTests.Tracking;
+using Sidecar.Probes.Values;
 using Sidecar.Simulator;
 using Xunit;
 
 namespace Sidecar.UnitTests.Tracking;
 
-/// <summary>What is concluded from a series of looks. The sockets behave as the kernel's do (see the simulator's).</summary>
+/// <summary>What is concluded from a series of scans. The sockets behave as the kernel's do (see the simulator's).</summary>
 public sealed class TrackedConnectionTests
 {
     private static readonly TimeSpan RoundTrip = TimeSpan.FromMilliseconds(10);
@@ -21,14 +21,14 @@ public sealed class TrackedConnectionTests
     private readonly ClientSocket _socket = Socket(At(0));
     private readonly TrackedConnection _connection;
 
-    public TrackedConnectionTests() => _connection = new PathTable().Track(_socket.Key, _upstream, 1, At(0));
+    public TrackedConnectionTests() => _connection = new PathTable().Track(_socket.Key, _upstream, 1, 33, At(0));
 
     [Fact]
     public void A_stall_starts_with_the_send_that_is_not_answered()
     {
-        Look(1);
+        Scan(1);
         _socket.Send(At(10.3));
-        Look(11);
+        Scan(11);
         _connection.StallStart.ShouldNotBeNull().ShouldBe(At(10.3), TimeSpan.FromMilliseconds(4));
         Stall(11).IdleBefore.ShouldNotBeNull().ShouldBe(TimeSpan.FromSeconds(10.3), TimeSpan.FromMilliseconds(8));
         Stall(11).FailedTransmissions.ShouldBe(1);
@@ -37,9 +37,9 @@ public sealed class TrackedConnectionTests
     [Fact]
     public void It_still_does_when_the_look_comes_after_retransmissions()
     {
-        Look(9);
+        Scan(9);
         StallUntilSecondTimeout();
-        Look(11);
+        Scan(11);
         _connection.StallStart.ShouldNotBeNull().ShouldBe(At(10), TimeSpan.FromMilliseconds(4));
         Stall(11).FailedTransmissions.ShouldBe(4);
         Stall(11).IdleBefore.ShouldNotBeNull().ShouldBe(TimeSpan.FromSeconds(10), TimeSpan.FromMilliseconds(8));
@@ -49,29 +49,29 @@ public sealed class TrackedConnectionTests
     public void A_stall_that_had_lasted_when_it_was_first_seen_was_found_late()
     {
         StallUntilSecondTimeout();
-        Look(11);
+        Scan(11);
         Stall(11).FoundLate.ShouldBeFalse();
 
-        var other = new PathTable().Track(_socket.Key, _upstream, 1, At(0));
+        var other = new PathTable().Track(_socket.Key, _upstream, 1, 33, At(0));
         _socket.RetransmissionTimeout(At(11.7));
         _socket.RetransmissionTimeout(At(13.4));
         other.Update(_socket.Observe(At(13.5)), At(13.5));
         other.Evidence(At(13.5)).Stall.ShouldNotBeNull().FoundLate.ShouldBeTrue();
-        Look(13.5);
+        Scan(13.5);
         Stall(13.5).FoundLate.ShouldBeFalse();
     }
 
     [Fact]
     public void Its_start_stays_while_retransmissions_move_the_kernels_own_clock()
     {
-        Look(9);
+        Scan(9);
         _socket.Send(At(10));
-        Look(10.1);
+        Scan(10.1);
         var start = _connection.StallStart;
         _socket.TailLossProbe(At(10.22));
-        Look(10.3);
+        Scan(10.3);
         _socket.RetransmissionTimeout(At(10.43));
-        Look(10.5);
+        Scan(10.5);
         _connection.StallStart.ShouldBe(start);
         _connection.LastRetransmission.ShouldNotBeNull().ShouldBe(At(10.43), TimeSpan.FromMilliseconds(4));
         Stall(10.5).FailedTransmissions.ShouldBe(3);
@@ -81,7 +81,7 @@ public sealed class TrackedConnectionTests
     public void A_stall_seen_for_the_first_time_is_dated_by_its_back_off()
     {
         StallUntilSecondTimeout();
-        Look(11);
+        Scan(11);
 
         // Tail-loss probes leave no trace of their own, so the estimate may be late by one; never early.
         _connection.StallStart.ShouldNotBeNull().ShouldBeInRange(At(10) - TimeSpan.FromMilliseconds(4), At(10.3));
@@ -92,44 +92,44 @@ public sealed class TrackedConnectionTests
     {
         _socket.Send(At(3));
         _socket.Receive(At(3.02));
-        Look(4);
+        Scan(4);
         StallUntilSecondTimeout();
-        Look(11);
+        Scan(11);
         Stall(11).IdleBefore.ShouldNotBeNull().ShouldBe(TimeSpan.FromSeconds(6.98), TimeSpan.FromMilliseconds(8));
     }
 
     [Fact]
     public void The_peers_keepalives_count_as_movement()
     {
-        Look(1);
-        Look(59);
+        Scan(1);
+        Scan(59);
         Idle(59).ShouldBeGreaterThan(TimeSpan.FromSeconds(58));
         _socket.PeerKeepalive();
-        Look(60);
+        Scan(60);
         Idle(60).ShouldBe(TimeSpan.Zero);
-        Look(90);
+        Scan(90);
         Idle(90).ShouldBe(TimeSpan.FromSeconds(30));
     }
 
     [Fact]
     public void A_gap_ends_with_the_peers_keepalive()
     {
-        Look(1);
+        Scan(1);
         _socket.PeerKeepalive();
-        Look(60);
+        Scan(60);
         _socket.Send(At(70));
-        Look(70.5);
+        Scan(70.5);
         Stall(70.5).IdleBefore.ShouldNotBeNull().ShouldBe(TimeSpan.FromSeconds(10), TimeSpan.FromMilliseconds(8));
     }
 
     [Fact]
     public void An_answer_ends_a_stall()
     {
-        Look(9);
+        Scan(9);
         StallUntilSecondTimeout();
-        Look(11);
+        Scan(11);
         _socket.Receive(At(11.5));
-        Look(12);
+        Scan(12);
         _connection.StallStart.ShouldBeNull();
         _connection.Evidence(At(12)).Stall.ShouldBeNull();
     }
@@ -137,12 +137,12 @@ public sealed class TrackedConnectionTests
     [Fact]
     public void A_send_after_an_answer_is_a_new_stall()
     {
-        Look(9);
+        Scan(9);
         StallUntilSecondTimeout();
-        Look(11);
+        Scan(11);
         _socket.Receive(At(11.5));
         _socket.Send(At(11.6));
-        Look(12);
+        Scan(12);
         _connection.StallStart.ShouldNotBeNull().ShouldBe(At(11.6), TimeSpan.FromMilliseconds(4));
         Stall(12).FailedTransmissions.ShouldBe(1);
     }
@@ -152,10 +152,10 @@ public sealed class TrackedConnectionTests
     {
         _socket.Send(At(5));
         _socket.Acknowledge(At(5.04));
-        Look(6);
+        Scan(6);
         _connection.Evidence(At(6)).AnswerAwaited.ShouldBeTrue();
         _socket.Receive(At(20));
-        Look(21);
+        Scan(21);
         _connection.Evidence(At(21)).AnswerAwaited.ShouldBeFalse();
     }
 
@@ -164,43 +164,43 @@ public sealed class TrackedConnectionTests
     {
         _socket.Send(At(5));
         _socket.CloseWindow(At(5.01));
-        Look(6);
+        Scan(6);
         _connection.Evidence(At(6)).ZeroWindow.ShouldBeTrue();
         _socket.OpenWindow();
-        Look(7);
+        Scan(7);
         _connection.Evidence(At(7)).ZeroWindow.ShouldBeFalse();
     }
 
     [Fact]
     public void Retransmissions_count_as_confirmed_between_two_clean_fresh_connections_only()
     {
-        Look(9);
+        Scan(9);
         _socket.Send(At(10));
-        Look(10.1);
+        Scan(10.1);
         _socket.TailLossProbe(At(10.22));
-        Look(10.3);
+        Scan(10.3);
         Fresh(clean: true, 10.3, 10.31);
         Stall(10.4).ConfirmedFailures.ShouldBe(0);
         _socket.RetransmissionTimeout(At(10.43));
-        Look(10.5);
+        Scan(10.5);
         Stall(10.5).ConfirmedFailures.ShouldBe(0);
         Fresh(clean: true, 10.5, 10.51);
         Stall(10.5).ConfirmedFailures.ShouldBe(1);
         Stall(10.5).CleanConnections.ShouldBe(2);
         Fresh(clean: true, 10.6, 10.61);
         Stall(10.6).ConfirmedFailures.ShouldBe(1);
-        Stall(10.6).CleanConnections.ShouldBe(2);
+        Stall(10.6).CleanConnections.ShouldBe(3);
     }
 
     [Fact]
     public void A_fresh_connection_that_failed_takes_all_confirmation_back()
     {
-        Look(9);
+        Scan(9);
         _socket.Send(At(10));
-        Look(10.1);
+        Scan(10.1);
         Fresh(clean: true, 10.2, 10.21);
         _socket.RetransmissionTimeout(At(10.43));
-        Look(10.5);
+        Scan(10.5);
         Fresh(clean: true, 10.5, 10.51);
         Stall(10.5).ConfirmedFailures.ShouldBe(1);
         Fresh(clean: false, 10.6, 14.2);
@@ -211,12 +211,12 @@ public sealed class TrackedConnectionTests
     [Fact]
     public void A_fresh_connection_of_before_the_stall_confirms_nothing()
     {
-        Look(9);
+        Scan(9);
         _socket.Send(At(10));
-        Look(10.1);
+        Scan(10.1);
         Fresh(clean: true, 9.9, 10.2);
         _socket.RetransmissionTimeout(At(10.43));
-        Look(10.5);
+        Scan(10.5);
         Fresh(clean: true, 10.5, 10.51);
         Stall(10.5).ConfirmedFailures.ShouldBe(0);
         Stall(10.5).CleanConnections.ShouldBe(1);
@@ -230,27 +230,26 @@ public sealed class TrackedConnectionTests
         Take(11);
         _socket.Receive(At(11.5));
         Take(12);
-        _connection.Path.Loss.BlipRateAt(At(12)).ShouldBeGreaterThan(1e-3);
-        _connection.Path.Loss.RateAt(At(12)).ShouldBeGreaterThan(0.1);
+        _connection.User.Loss.BlipRateAt(At(12)).ShouldBeGreaterThan(1e-3);
+        _connection.User.Loss.RateAt(At(12)).ShouldBeGreaterThan(0.1);
     }
 
     [Fact]
-    public async Task What_was_lost_in_an_outage_is_no_loss_of_the_path()
+    public void What_was_lost_in_an_outage_is_no_loss_of_the_path()
     {
         var path = _connection.Path;
         Take(9);
         StallUntilSecondTimeout();
         Take(11);
-        path.Begin(Task.FromResult(new Probes.Paths.FreshConnectResult(Probes.Paths.FreshConnectOutcome.TimedOut, 0, 0, 0, null)), At(11));
-        await Task.Yield();
-        path.Collect(At(14.6)).ShouldNotBeNull().Up.ShouldBe(false);
+        path.ProbeBegan(At(11));
+        path.ProbeEnded(new ConnectProbeResult(ConnectProbeOutcome.TimedOut, 0, 0, 0, null), At(14.6)).ShouldNotBeNull().Up.ShouldBe(false);
         _socket.Receive(At(20));
         Take(21);
-        path.Loss.BlipRateAt(At(21)).ShouldBe(LossEstimate.LeastBlips);
-        path.Loss.RateAt(At(21)).ShouldBe(0.05, 0.001);
+        _connection.User.Loss.BlipRateAt(At(21)).ShouldBe(LossEstimate.LeastBlips);
+        _connection.User.Loss.RateAt(At(21)).ShouldBe(0.05, 0.001);
     }
 
-    /// <summary>Whatever a kernel may send, in whatever order: a look never fails, and evidence is always within reason.</summary>
+    /// <summary>Whatever a kernel may send, in whatever order: a scan never fails, and evidence is always within reason.</summary>
     [Fact]
     public void No_observation_is_too_strange()
     {
@@ -261,7 +260,7 @@ public sealed class TrackedConnectionTests
             select (numbers, state, timer);
         Check.One(Config.QuickThrowOnFailure.WithMaxTest(3000), Prop.ForAll(observations.ArrayOf(8).ToArbitrary(), series =>
         {
-            var connection = new PathTable().Track(_socket.Key, _upstream, 1, At(0));
+            var connection = new PathTable().Track(_socket.Key, _upstream, 1, 33, At(0));
             var now = At(0);
             foreach (var (n, state, timer) in series)
             {
@@ -290,7 +289,7 @@ public sealed class TrackedConnectionTests
                         BusyMicroseconds = (ulong)n[12] * (ulong)Math.Abs((long)n[13]),
                     },
                 };
-                ConnectionTable.Take(connection, socket, now, DateTimeOffset.UnixEpoch + now);
+                connection.User.Take(connection.Update(socket, now), TimeSpan.Zero, now, DateTimeOffset.UnixEpoch + now);
                 connection.Assess(DateTimeOffset.UnixEpoch + now);
                 var evidence = connection.Evidence(now);
                 if (evidence.Idle < TimeSpan.Zero || evidence.Stall?.Silence < TimeSpan.Zero || evidence.Stall?.IdleBefore < TimeSpan.Zero
@@ -308,31 +307,31 @@ public sealed class TrackedConnectionTests
     public void After_a_retransmission_a_fresh_connection_is_wanted_that_begins_when_a_delayed_acknowledgement_would_have_come()
     {
         var path = _connection.Path;
-        Look(9);
+        Scan(9);
         StallUntilSecondTimeout();
-        Look(10.86);
+        Scan(10.86);
         _connection.Assess(DateTimeOffset.UnixEpoch).ShouldBeTrue();
 
-        path.Begin(Task.FromResult(new FreshConnectResult(FreshConnectOutcome.Connected, 0, 0, 0, null)), At(10.86));
-        path.Collect(At(10.87));
-        Look(10.96);
+        path.ProbeBegan(At(10.86));
+        path.ProbeEnded(new ConnectProbeResult(ConnectProbeOutcome.Connected, 0, 0, 0, null), At(10.87));
+        Scan(10.96);
         _connection.Assess(DateTimeOffset.UnixEpoch).ShouldBeTrue("the acknowledgement could still be on its way");
 
-        path.Begin(Task.FromResult(new FreshConnectResult(FreshConnectOutcome.Connected, 0, 0, 0, null)), At(10.96));
-        path.Collect(At(10.97));
-        Look(11.06);
+        path.ProbeBegan(At(10.96));
+        path.ProbeEnded(new ConnectProbeResult(ConnectProbeOutcome.Connected, 0, 0, 0, null), At(10.97));
+        Scan(11.06);
         _connection.Assess(DateTimeOffset.UnixEpoch).ShouldBeFalse("nothing was sent since");
     }
 
     [Fact]
     public void A_server_that_has_answered_awaits_nothing()
     {
-        var served = new PathTable().Track(_socket.Key, TestUpstream.Of("10.1.0.2:40000", UpstreamDirection.Inbound), 1, At(0));
+        var served = new PathTable().Track(_socket.Key, TestUpstream.Of("10.1.0.2:40000", UpstreamDirection.Inbound), 1, 33, At(0));
         _socket.Receive(At(1));
         _socket.Send(At(1.01));
         _socket.Acknowledge(At(1.06));
         served.Update(_socket.Observe(At(2)), At(2));
-        Look(2);
+        Scan(2);
         served.Evidence(At(2)).AnswerAwaited.ShouldBeFalse();
         _connection.Evidence(At(2)).AnswerAwaited.ShouldBeTrue();
     }
@@ -343,12 +342,12 @@ public sealed class TrackedConnectionTests
         _socket.Send(At(1));
         _socket.Acknowledge(At(1.01));
         _socket.Receive(At(1.02));
-        Look(2);
+        Scan(2);
         _socket.PeerKeepalive();
-        Look(6);
+        Scan(6);
         _socket.SendKeepalive();
         _socket.ProbeAnswered(At(8));
-        Look(9);
+        Scan(9);
         var evidence = _connection.Evidence(At(9));
         evidence.Idle.ShouldBeLessThan(TimeSpan.FromSeconds(2));
         evidence.WithoutData.ShouldBe(TimeSpan.FromSeconds(9 - 1.02), TimeSpan.FromMilliseconds(8));
@@ -370,11 +369,11 @@ public sealed class TrackedConnectionTests
         _socket.RetransmissionTimeout(At(10.85));
     }
 
-    private void Look(double at) => _connection.Update(_socket.Observe(At(at)), At(at));
+    private void Scan(double at) => _connection.Update(_socket.Observe(At(at)), At(at));
 
-    private void Take(double at) => ConnectionTable.Take(_connection, _socket.Observe(At(at)), At(at), DateTimeOffset.UnixEpoch);
+    private void Take(double at) => _connection.User.Take(_connection.Update(_socket.Observe(At(at)), At(at)), TimeSpan.Zero, At(at), DateTimeOffset.UnixEpoch);
 
-    private void Fresh(bool clean, double started, double ended) => _connection.NoteFreshConnect(clean, At(started), At(ended));
+    private void Fresh(bool clean, double started, double ended) => _connection.NoteConnectProbe(clean, At(started), At(ended));
 
     private StallEvidence Stall(double at) => _connection.Evidence(At(at)).Stall.ShouldNotBeNull();
 

@@ -1,12 +1,14 @@
 using System.Globalization;
 using System.Net;
 using System.Text;
-using Sidecar.Agent.Configuration;
-using Sidecar.Agent.Judgement;
-using Sidecar.Agent.Tracking;
-using Sidecar.Probes.Processes;
-using Sidecar.Probes.SockDiag;
 using Shouldly;
+using Sidecar.Agent.Core.Judgement;
+using Sidecar.Agent.Core.Settings;
+using Sidecar.Agent.Core.Snapshots;
+using Sidecar.Agent.Core.Tracking;
+using Sidecar.Agent.Observation;
+using Sidecar.Probes.Processes;
+using Sidecar.Probes.Values;
 using Xunit;
 
 namespace Sidecar.UnitTests.Tracking;
@@ -19,6 +21,7 @@ public sealed class WorkerMonitorTests : IDisposable
     private readonly string _root = Directory.CreateTempSubdirectory("conn-sidecar-proc-").FullName;
     private readonly ProcessReader _processes;
     private readonly OwnerTable _owners;
+    private readonly OwnerFinder _finder;
     private readonly WorkerMonitor _monitor;
     private readonly List<TrackedConnection> _connections = [];
     private TimeSpan _now = TimeSpan.FromSeconds(1000);
@@ -26,7 +29,8 @@ public sealed class WorkerMonitorTests : IDisposable
     public WorkerMonitorTests()
     {
         _processes = new ProcessReader(_root);
-        _owners = new OwnerTable(_processes, [new WorkersSection { Name = "web", Executable = "uwsgi" }]);
+        _owners = new OwnerTable();
+        _finder = new OwnerFinder(_processes, _owners, [new WorkersSection { Name = "web", Executable = "uwsgi" }]);
         _monitor = new WorkerMonitor(_processes, _owners);
     }
 
@@ -39,25 +43,25 @@ public sealed class WorkerMonitorTests : IDisposable
         Process(200);
         var busy = Connection(100, 7001);
         var sleepy = Connection(200, 7002);
-        Look().ShouldAllBe(w => w.TrafficShare == null, "nothing moved yet");
+        Scan().ShouldAllBe(w => w.TrafficShare == null, "nothing moved yet");
         for (var i = 1; i <= 12; i++)
         {
             See(busy, (ulong)i * 5000, (ulong)i * 5000);
             See(sleepy, 0, 0);
-            Look();
+            Scan();
         }
 
-        Look().Select(w => w.TrafficShare).ShouldBe([1, 0]);
+        Scan().Select(w => w.TrafficShare).ShouldBe([1, 0]);
 
         // A minute later the share is of that minute, and not of all time.
         for (var i = 1; i <= 12; i++)
         {
             See(sleepy, (ulong)i * 300, 0);
             See(busy, 60_000 + ((ulong)i * 100), 60_000);
-            Look();
+            Scan();
         }
 
-        var shares = Look().Select(w => w.TrafficShare!.Value).ToList();
+        var shares = Scan().Select(w => w.TrafficShare!.Value).ToList();
         shares.Sum().ShouldBe(1, 1e-9);
         shares[1].ShouldBe(0.75, 0.05);
     }
@@ -69,9 +73,9 @@ public sealed class WorkerMonitorTests : IDisposable
         Process(200);
         var old = Connection(100, 7001);
         See(old, 1_000_000_000, 0);
-        Look();
+        Scan();
         See(Connection(200, 7002), 10, 30); // made since
-        Look().Select(w => w.TrafficShare).ShouldBe([0, 1]);
+        Scan().Select(w => w.TrafficShare).ShouldBe([0, 1]);
     }
 
     [Fact]
@@ -84,9 +88,9 @@ public sealed class WorkerMonitorTests : IDisposable
         Connection(100, 7003).Judged = new Judged(Verdict.Healthy, Reason.InFlight);
         Connection(100, 7004).Judged = new Judged(Verdict.Expired, Reason.PastTheTimeout);
         Connection(200, 7005).Judged = new Judged(Verdict.Healthy, Reason.Active);
-        Look().Select(w => (w.Pid, w.Connections, w.RequestsInFlight)).ShouldBe([(100, 4, 3), (200, 1, 0)]);
+        Scan().Select(w => (w.Pid, w.Connections, w.RequestsInFlight)).ShouldBe([(100, 4, 3), (200, 1, 0)]);
         _connections.Clear();
-        Look().Select(w => (w.Pid, w.Connections, w.RequestsInFlight)).ShouldBe([(100, 0, 0), (200, 0, 0)]);
+        Scan().Select(w => (w.Pid, w.Connections, w.RequestsInFlight)).ShouldBe([(100, 0, 0), (200, 0, 0)]);
     }
 
     [Fact]
@@ -96,10 +100,10 @@ public sealed class WorkerMonitorTests : IDisposable
         Process(200, cpuTicks: 5000);
         Connection(100, 7001);
         Connection(200, 7002);
-        Look().ShouldAllBe(w => w.CpuShare == null);
+        Scan().ShouldAllBe(w => w.CpuShare == null);
         Process(100, cpuTicks: 5500); // 5 s of CPU in 5 s
         Process(200, cpuTicks: 5025);
-        var shares = Look();
+        var shares = Scan();
         shares[0].CpuShare!.Value.ShouldBe(1, 1e-9);
         shares[1].CpuShare!.Value.ShouldBe(0.05, 1e-9);
     }
@@ -114,11 +118,11 @@ public sealed class WorkerMonitorTests : IDisposable
         for (var i = 0; i < 11; i++)
         {
             Process(100, resident: (50 + i) * Mebibyte);
-            Look().ShouldAllBe(w => w.ResidentGrowth == null);
+            Scan().ShouldAllBe(w => w.ResidentGrowth == null);
         }
 
         Process(100, resident: 61 * Mebibyte);
-        var workers = Look();
+        var workers = Scan();
         workers[0].ResidentBytes.ShouldBe(61 * Mebibyte);
         workers[0].ResidentGrowth!.Value.ShouldBe(Mebibyte / 5.0, 1e-3);
         workers[1].ResidentGrowth!.Value.ShouldBe(0, 1e-3);
@@ -126,7 +130,7 @@ public sealed class WorkerMonitorTests : IDisposable
         // What has stopped growing more than ten minutes ago has no slope any more.
         for (var i = 0; i < 120; i++)
         {
-            workers = Look();
+            workers = Scan();
         }
 
         workers[0].ResidentGrowth!.Value.ShouldBe(0, 1e-3);
@@ -141,13 +145,13 @@ public sealed class WorkerMonitorTests : IDisposable
             Connection(pid, (uint)(7000 + pid));
         }
 
-        Look().Select(w => (w.Pid, w.Index)).ShouldBe([(100, 0), (200, 1), (300, 2)]);
+        Scan().Select(w => (w.Pid, w.Index)).ShouldBe([(100, 0), (200, 1), (300, 2)]);
         Directory.Delete(Path.Combine(_root, "200"), recursive: true);
         _connections.RemoveAt(1);
-        Look().Select(w => (w.Pid, w.Index)).ShouldBe([(100, 0), (300, 2)]);
+        Scan().Select(w => (w.Pid, w.Index)).ShouldBe([(100, 0), (300, 2)]);
         Process(400, start: 400);
         Connection(400, 7400);
-        Look().Select(w => (w.Pid, w.Index)).ShouldBe([(100, 0), (400, 1), (300, 2)]);
+        Scan().Select(w => (w.Pid, w.Index)).ShouldBe([(100, 0), (400, 1), (300, 2)]);
     }
 
     [Fact]
@@ -155,9 +159,9 @@ public sealed class WorkerMonitorTests : IDisposable
     {
         Process(100, start: 1, cpuTicks: 90_000);
         Connection(100, 7001);
-        Look().Count.ShouldBe(1);
+        Scan().Count.ShouldBe(1);
         Process(100, start: 2, cpuTicks: 0);
-        Look().ShouldBeEmpty();
+        Scan().ShouldBeEmpty();
     }
 
     [Fact]
@@ -165,7 +169,7 @@ public sealed class WorkerMonitorTests : IDisposable
     {
         Process(100, executable: "/usr/bin/psql");
         Connection(100, 7001);
-        Look().ShouldBeEmpty();
+        Scan().ShouldBeEmpty();
     }
 
     [Fact]
@@ -173,10 +177,10 @@ public sealed class WorkerMonitorTests : IDisposable
     {
         Process(100, resident: 50 * Mebibyte);
         Connection(100, 7001);
-        var first = Look();
+        var first = Scan();
         Process(100, resident: 60 * Mebibyte);
-        _monitor.Look(_connections, _now + TimeSpan.FromSeconds(1)).ShouldBeSameAs(first);
-        _monitor.Look(_connections, _now + TimeSpan.FromSeconds(4.95))[0].ResidentBytes.ShouldBe(60 * Mebibyte);
+        _monitor.Measure(_connections, _now + TimeSpan.FromSeconds(1)).ShouldBeSameAs(first);
+        _monitor.Measure(_connections, _now + TimeSpan.FromSeconds(4.95))[0].ResidentBytes.ShouldBe(60 * Mebibyte);
     }
 
     [Fact]
@@ -207,11 +211,11 @@ public sealed class WorkerMonitorTests : IDisposable
         usage.ShouldBe(new ProcessUsage(new ProcessIdentity(12, 77), TimeSpan.FromSeconds(2), 25 * 4096));
     }
 
-    private IReadOnlyList<WorkerStatus> Look()
+    private IReadOnlyList<WorkerStatus> Scan()
     {
-        _owners.Resolve(_connections.Select(c => c.Last.Inode), _now);
+        _finder.Find(_connections.Select(c => c.Last.Inode), _now);
         _now += WorkerMonitor.Interval;
-        return _monitor.Look(_connections, _now);
+        return _monitor.Measure(_connections, _now);
     }
 
     private TrackedConnection Connection(int pid, uint inode)
@@ -220,6 +224,7 @@ public sealed class WorkerMonitorTests : IDisposable
             new SocketKey(2, default, default, 0, new SocketCookie(inode)),
             new Upstream(new UpstreamSection { Name = "db", Endpoints = [new EndpointPattern("10.0.2.2:5432", null, new IPNetwork(IPAddress.Parse("10.0.2.2"), 32), 5432)] }),
             1,
+            33,
             _now);
         _connections.Add(connection);
         Directory.CreateDirectory(Path.Combine(_root, Text(pid), "fd"));
