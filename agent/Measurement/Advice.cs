@@ -19,7 +19,9 @@ internal static class Advice
         }
 
         if (report.Lower < TimeSpan.FromSeconds(1))
+        {
             return ["# even the shortest gap was lost", "idle-timeout = measure"];
+        }
 
         // The agent plans from the declared value: it has to be a time that connections survive.
         var declared = $"idle-timeout = {Duration.Format(TimeSpan.FromSeconds(Math.Floor(report.Lower.TotalSeconds)))}";

@@ -103,7 +103,9 @@ internal sealed class BackgroundMeasurement : IAsyncDisposable
     public void Offer(in PathToMeasure path)
     {
         if (!_ladder.IsCompleted || path.Upstream.IdleTimeout.Source != IdleTimeoutSource.Measure)
+        {
             return;
+        }
 
         var history = HistoryOf(path.Key);
         if (!IsDue(path))
@@ -113,7 +115,9 @@ internal sealed class BackgroundMeasurement : IAsyncDisposable
         }
 
         if (!IsPermitted(path))
+        {
             return;
+        }
 
         history.LastBegun = _clock.GetUtcNow();
         history.Contradictions = path.Estimate.Contradicted ? history.Contradictions + 1 : 0;
@@ -126,7 +130,9 @@ internal sealed class BackgroundMeasurement : IAsyncDisposable
     public bool TryTake(out MeasurementNews news)
     {
         if (!_news.TryDequeue(out news))
+        {
             return false;
+        }
 
         if (news.Observation is null)
         {
@@ -147,21 +153,28 @@ internal sealed class BackgroundMeasurement : IAsyncDisposable
         _kept[key] = evidence;
         _changed = true;
         if (_saving.IsCompleted && _clock.GetUtcNow() - _savedAt >= _settings.SaveEvery)
+        {
             _saving = SaveAsync();
+        }
     }
 
     /// <summary>Ends a running ladder, which leaves no session behind, and writes what is to be kept.</summary>
     public async ValueTask DisposeAsync()
     {
         if (_disposed)
+        {
             return;
+        }
 
         _disposed = true;
         await _stopping.CancelAsync();
         await _ladder.ConfigureAwait(ConfigureAwaitOptions.SuppressThrowing);
         await _saving.ConfigureAwait(ConfigureAwaitOptions.SuppressThrowing);
         if (_changed)
+        {
             await SaveAsync();
+        }
+
         _stopping.Dispose();
     }
 
@@ -170,7 +183,10 @@ internal sealed class BackgroundMeasurement : IAsyncDisposable
         _changed = false;
         _savedAt = _clock.GetUtcNow();
         foreach (var stale in _kept.Where(k => k.Value.Observations.All(o => _savedAt - o.At > _settings.ForgetAfter)).Select(k => k.Key).ToArray())
+        {
             _kept.Remove(stale);
+        }
+
         var snapshot = new Dictionary<KeptPathKey, KeptEvidence>(_kept);
         return Task.Run(() => _store.Save(snapshot));
     }
@@ -186,9 +202,15 @@ internal sealed class BackgroundMeasurement : IAsyncDisposable
         }
 
         if (history.Failures > 0)
+        {
             return now - begun >= _settings.RetryAfter * Math.Min(history.Failures, 10);
+        }
+
         if (path.Estimate.Contradicted)
+        {
             return now - begun >= _settings.ContradictionPause * Math.Pow(2, Math.Min(history.Contradictions, 7));
+        }
+
         return now - begun >= _settings.MeasureAgainAfter;
     }
 
@@ -238,7 +260,9 @@ internal sealed class BackgroundMeasurement : IAsyncDisposable
                 report.Upper is { } upper ? Duration.ForPeople(upper) : "none");
             // Where data was lost as well, or too slow an answer, the connections for comparison said nothing: asked again soon.
             if (report.Interrupted || report is { KeepaliveRefreshes: false, PayloadRefreshes: false })
+            {
                 report = null;
+            }
         }
         catch (Exception e) when (e is MeasurementException or DsnFileException or NpgsqlException or SocketException or KernelException or InvalidOperationException)
         {
@@ -259,12 +283,16 @@ internal sealed class BackgroundMeasurement : IAsyncDisposable
     {
         var now = _clock.GetUtcNow();
         if (path.Estimate is not { Contradicted: false, Upper: { } upper } || history.Failures > 0)
+        {
             return;
+        }
 
         history.LastLonger ??= history.LastBegun ?? now;
         var every = upper * _settings.LongerEvery > _settings.LongerLeast ? upper * _settings.LongerEvery : _settings.LongerLeast;
         if (now - (history.LastBegun > history.LastLonger ? history.LastBegun.Value : history.LastLonger.Value) < every || !IsPermitted(path))
+        {
             return;
+        }
 
         history.LastLonger = now;
         var gap = upper * 1.25;
@@ -277,7 +305,9 @@ internal sealed class BackgroundMeasurement : IAsyncDisposable
         try
         {
             if (await _try(TargetOf(path), gap, _stopping.Token) is { } observation)
+            {
                 _news.Enqueue(new MeasurementNews(path.Key, observation, null));
+            }
         }
         catch (Exception e) when (e is not OperationCanceledException)
         {
@@ -298,7 +328,10 @@ internal sealed class BackgroundMeasurement : IAsyncDisposable
     private PathHistory HistoryOf(KeptPathKey key)
     {
         if (!_histories.TryGetValue(key, out var history))
+        {
             _histories[key] = history = new PathHistory();
+        }
+
         return history;
     }
 

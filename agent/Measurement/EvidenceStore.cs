@@ -26,16 +26,26 @@ internal sealed class EvidenceStore(string directory, ILogger logger)
         try
         {
             if (!File.Exists(_path))
+            {
                 return kept;
+            }
+
             if (new FileInfo(_path).Length > LargestFile)
+            {
                 throw new JsonException("the file is far too large");
+            }
 
             using var stream = File.OpenRead(_path);
             var document = JsonSerializer.Deserialize(stream, EvidenceJson.Default.EvidenceDocument) ?? throw new JsonException("no object");
             if (document.Version != EvidenceDocument.CurrentVersion)
+            {
                 throw new JsonException($"version {document.Version} is not known");
+            }
+
             foreach (var path in document.Paths)
+            {
                 kept[path.Path] = path.Evidence.Observations.All(observation => observation is not null) ? path.Evidence : throw new JsonException("an observation is missing");
+            }
         }
         catch (Exception e) when (e is JsonException or NotSupportedException or ArgumentException or NullReferenceException)
         {
@@ -70,13 +80,19 @@ internal sealed class EvidenceStore(string directory, ILogger logger)
 
             File.Move(temporary, _path, overwrite: true);
             if (_problem is not null)
+            {
                 logger.LogInformation("{File} can be written again", _path);
+            }
+
             _problem = null;
         }
         catch (Exception e) when (e is IOException or UnauthorizedAccessException)
         {
             if (_problem != e.Message)
+            {
                 logger.LogWarning("{File} cannot be written: {Reason}; measured idle timeouts are lost when the agent ends", _path, e.Message);
+            }
+
             _problem = e.Message;
         }
     }

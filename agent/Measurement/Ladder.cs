@@ -70,7 +70,9 @@ internal sealed class Ladder : IDisposable
         _learnt = learnt;
         _estimator.Add(new GapObservation(settings.Survived, GapOutcome.Survived, DateTimeOffset.UtcNow, EvidenceSource.Passive));
         if (target.Protocol == UpstreamProtocol.PostgreSql)
+        {
             _sessions = new LadderSessions(target.Network, target.Dsn ?? throw new MeasurementException("protocol postgresql needs a DSN file: an unauthenticated session is closed by the server"), target.Host, target.Endpoint);
+        }
     }
 
     /// <summary>
@@ -123,12 +125,17 @@ internal sealed class Ladder : IDisposable
             {
                 await Task.Delay(left < ScanInterval * 4 ? left : ScanInterval * 4, cancellation);
                 if (connection.Scan(out _) == IdleScan.Ended)
+                {
                     break;
+                }
             }
 
             var test = await connection.TestAsync(cancellation);
             if (test is { Lost: null, Disturbed: false, Survived: { } survived })
+            {
                 return new GapObservation(survived, GapOutcome.Survived, DateTimeOffset.UtcNow, EvidenceSource.Ladder, GapObservation.LadderWeight);
+            }
+
             connection.Socket.AbortOnClose();
             return test.Lost is { } lost && (test.Loss != LossKind.PeerClosed || connection.HasPayload) && await ladder.PathIsUpAsync(cancellation)
                 ? new GapObservation(lost, GapOutcome.Lost, DateTimeOffset.UtcNow, EvidenceSource.Ladder, GapObservation.LadderWeight)
@@ -137,7 +144,9 @@ internal sealed class Ladder : IDisposable
         finally
         {
             if (ladder._sessions is { } sessions)
+            {
                 await sessions.LeaveNothingAsync(CleanUpPatience);
+            }
         }
     }
 
@@ -185,19 +194,35 @@ internal sealed class Ladder : IDisposable
             var estimate = _estimator.Estimate(DateTimeOffset.UtcNow);
             var step = LadderPlan.Next(estimate.Lower, estimate.Upper, Idlers(), _idling, _settings);
             if (step.Finished)
+            {
                 break;
+            }
 
             CallWitnesses(estimate, cancellation);
             foreach (var id in step.Useless.Where(i => _idlers.TryGetValue(i, out var rung) && !rung.IsWitness))
+            {
                 await DropAsync(id, lost: true);
+            }
+
             foreach (var rung in _idlers.Values)
+            {
                 rung.Target = null;
+            }
+
             foreach (var target in step.Targets.Where(t => _idlers.ContainsKey(t.Id)))
+            {
                 _idlers[target.Id].Target = target.Gap;
+            }
+
             if (step.Open > 0)
+            {
                 await OpenIdlersAsync(step.Open, cancellation);
+            }
+
             foreach (var rung in _idlers.Values.Where(r => r.Test is null && r.Target is { } gap && r.Connection.Age >= gap))
+            {
                 rung.Begin(cancellation);
+            }
 
             Refresh(estimate.Lower, cancellation);
             Report(estimate);
@@ -239,7 +264,10 @@ internal sealed class Ladder : IDisposable
                 Learn(test.Survived, null);
                 rung.Restart();
                 if (rung.IsWitness)
+                {
                     await DropAsync(id);
+                }
+
                 continue;
             }
 
@@ -258,9 +286,13 @@ internal sealed class Ladder : IDisposable
                 // It sees no keepalives, so that clock has run since the connection was made.
                 var isServersOwn = test.Loss == LossKind.PeerClosed && !rung.Connection.HasPayload;
                 if (isServersOwn)
+                {
                     Learn(test.Survived + rung.Spent, test.Lost + rung.Spent, isEvidence: false);
+                }
                 else
+                {
                     Learn(test.Survived, test.Lost);
+                }
             }
             else
             {
@@ -296,13 +328,18 @@ internal sealed class Ladder : IDisposable
             {
                 Note("connections of all ages ended at the same moment (a server restart); those say nothing about the path");
                 foreach (var id in _idlers.Where(i => ended.Contains(i.Value)).Select(i => i.Key).ToArray())
+                {
                     await DropAsync(id);
+                }
+
                 return;
             }
         }
 
         foreach (var rung in ended)
+        {
             rung.Begin(cancellation);
+        }
     }
 
     private void HearPeer(TimeSpan age)
@@ -310,7 +347,9 @@ internal sealed class Ladder : IDisposable
         _peerRefreshes.Add(age);
         var least = _peerRefreshes.Min();
         if (_peerRefreshes.Count(r => r <= least * 1.25) < 2 || _settings.Max <= least - ScanInterval)
+        {
             return;
+        }
 
         _settings = _settings with { Max = least - (2 * ScanInterval) };
         Note($"the server sends something on idle connections after {Duration.ForPeople(least)} (its own keepalives): longer gaps do not occur on this path");
@@ -321,7 +360,10 @@ internal sealed class Ladder : IDisposable
         foreach (var (gap, outcome) in new[] { (survived, GapOutcome.Survived), (lost, GapOutcome.Lost) })
         {
             if (gap is not { } value || value <= TimeSpan.Zero)
+            {
                 continue;
+            }
+
             var observation = new GapObservation(value, outcome, DateTimeOffset.UtcNow, EvidenceSource.Ladder, GapObservation.LadderWeight);
             if (isEvidence)
             {
@@ -341,19 +383,26 @@ internal sealed class Ladder : IDisposable
     private void CallWitnesses(IdleTimeoutEstimate estimate, CancellationToken cancellation)
     {
         if (estimate.Upper is not { } upper || (_forgotten is not null && _secondOpinion))
+        {
             return;
+        }
 
         foreach (var rung in _idlers.Values.Where(r => r.Test is null && !r.IsWitness && r.Connection.Age >= upper).ToArray())
         {
             if (rung.Connection.Scan(out _) != IdleScan.Idle)
+            {
                 continue;
+            }
+
             if (_forgotten is null)
             {
                 // Nothing is sent on it from this side, so that its probes can find out where it is lost.
                 _forgotten = rung;
                 rung.IsWitness = true;
                 if (_refreshedLives && rung.Connection is PostgreSqlLadderConnection idle && _refreshed is PostgreSqlLadderConnection speaker)
+                {
                     _background.Add(LetServerSpeakAsync(speaker, idle, cancellation));
+                }
             }
             else if (!_secondOpinion && _losses.Count == 1)
             {
@@ -420,9 +469,13 @@ internal sealed class Ladder : IDisposable
             }
 
             if (opened.All(c => c is null) && _idlers.Count == 0)
+            {
                 await WaitOutAsync(cancellation);
+            }
             else
+            {
                 _outageSince = null;
+            }
         }
         catch (MeasurementException) when (_idlers.Count > 0)
         {
@@ -435,7 +488,10 @@ internal sealed class Ladder : IDisposable
     {
         _outageSince ??= Stopwatch.GetTimestamp();
         if (Stopwatch.GetElapsedTime(_outageSince.Value) > OutagePatience)
+        {
             throw new MeasurementException($"{_target}: cannot be reached any more; given up after {Duration.ForPeople(OutagePatience)}");
+        }
+
         await Task.Delay(ConnectPatience, cancellation);
     }
 
@@ -486,7 +542,9 @@ internal sealed class Ladder : IDisposable
     private async Task<bool> PathIsUpAsync(CancellationToken cancellation)
     {
         if (_freshAt != 0 && Stopwatch.GetElapsedTime(_freshAt) < FreshValidity)
+        {
             return true;
+        }
 
         // Two tries: a single SYN may be lost.
         for (var attempt = 0; attempt < 2; attempt++)
@@ -505,19 +563,30 @@ internal sealed class Ladder : IDisposable
     private async Task DropAsync(int id, bool lost = false)
     {
         if (!_idlers.Remove(id, out var rung))
+        {
             return;
+        }
+
         if (rung.Test is Task test)
+        {
             await test.ConfigureAwait(ConfigureAwaitOptions.SuppressThrowing);
+        }
         // A forgotten connection would linger as an orphan that retransmits its FIN; a living one says goodbye.
         if (lost || rung.IsWitness || (_estimator.Estimate(DateTimeOffset.UtcNow) is { Upper: not null } known && rung.Connection.Age > known.Lower))
+        {
             rung.Connection.Socket.AbortOnClose();
+        }
+
         await rung.Connection.DisposeAsync();
     }
 
     private void Report(IdleTimeoutEstimate estimate)
     {
         if (_progress is null)
+        {
             return;
+        }
+
         var oldest = _idlers.Values.Select(r => r.Connection.Age).DefaultIfEmpty(TimeSpan.Zero).Max();
         var left = estimate.Upper is null
             ? _settings.Max - oldest
@@ -528,7 +597,9 @@ internal sealed class Ladder : IDisposable
     private void Note(string note)
     {
         if (!_notes.Contains(note))
+        {
             _notes.Add(note);
+        }
     }
 
     /// <summary>What the connections for comparison say; then everything is closed.</summary>
@@ -542,7 +613,9 @@ internal sealed class Ladder : IDisposable
             {
                 KeepaliveRefreshes = (await _keepaliveOnly.TestAsync(limit.Token)).Lost is null;
                 if (_refreshed is not null)
+                {
                     PayloadRefreshes = _refreshedLives && await _refreshed.ExchangeAsync(TimeSpan.FromSeconds(2), limit.Token) == ExchangeOutcome.Answered;
+                }
             }
             catch (OperationCanceledException)
             {
@@ -551,22 +624,38 @@ internal sealed class Ladder : IDisposable
         }
 
         if (!interrupted)
+        {
             await FindHopAsync();
+        }
+
         foreach (var id in _idlers.Keys.ToArray())
+        {
             await DropAsync(id);
+        }
+
         if (KeepaliveRefreshes == false)
+        {
             _keepaliveOnly!.Socket.AbortOnClose();
+        }
+
         foreach (var connection in new[] { _keepaliveOnly, _refreshed }.OfType<LadderConnection>())
+        {
             await connection.DisposeAsync();
+        }
+
         if (_sessions is not null && await _sessions.LeaveNothingAsync(CleanUpPatience) is not 0)
+        {
             Note($"the server could not be asked whether sessions of ours remain (application_name = {LadderSessions.ApplicationName})");
+        }
     }
 
     /// <summary>Where the state is lost, asked on a connection that is lost and on a fresh one. A few seconds at most.</summary>
     private async Task FindHopAsync()
     {
         if (_forgotten is null || !_idlers.ContainsValue(_forgotten) || _losses.All(l => l is not (LossKind.Silent or LossKind.Reset)))
+        {
             return;
+        }
 
         using var limit = new CancellationTokenSource(HopPatience);
         try
@@ -597,9 +686,15 @@ internal sealed class Ladder : IDisposable
         var estimate = _estimator.Estimate(DateTimeOffset.UtcNow);
         var kind = Classify(estimate.Upper is not null);
         if (kind is PathClass.PeerCloses or PathClass.PayloadOnly && PayloadRefreshes is null)
+        {
             Note("no application data was sent (plain TCP): whether it keeps a connection alive is not known");
+        }
+
         if (_serverFirst == true)
+        {
             Note("after the timeout data from the server still arrives, where data from this side is lost: the directions differ");
+        }
+
         return new MeasurementReport
         {
             Endpoint = _target.ToString(),
@@ -625,13 +720,21 @@ internal sealed class Ladder : IDisposable
     private PathClass Classify(bool lost)
     {
         if (!lost || _losses.Count == 0)
+        {
             return PathClass.NoneSeen;
+        }
 
         var usual = _losses.GroupBy(l => l).MaxBy(g => g.Count())!.Key;
         if (usual == LossKind.PeerAnnounced)
+        {
             return PathClass.PeerCloses;
+        }
+
         if (KeepaliveRefreshes == false && PayloadRefreshes == true)
+        {
             return PathClass.PayloadOnly;
+        }
+
         return usual switch
         {
             LossKind.PeerClosed => PathClass.PeerCloses,

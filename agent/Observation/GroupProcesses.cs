@@ -1,3 +1,4 @@
+using System.Numerics;
 using Sidecar.Agent.Core.Settings;
 using Sidecar.Agent.Core.Tracking;
 using Sidecar.Probes.Processes;
@@ -13,13 +14,17 @@ internal sealed record GroupProcess(ProcessIdentity Identity, string Group, int 
 
 /// <summary>
 /// All processes of the [workers:…] groups, whether they hold a watched connection or not, and how many children each
-/// group has. One walk over /proc reads one small file per process; what a process is, is read twice at most: when it is
-/// first seen, and once more, since it may have been between fork and exec.
+/// group has. One walk over /proc reads one small file per process; what a process is, is read when it is first seen, when its
+/// name has changed (exec), and now and then: a script that waits for the database before it starts the workers is another
+/// program later, and a master that drops its privileges another user's.
 /// </summary>
 internal sealed class GroupProcesses(ProcessReader processes, IReadOnlyList<WorkersSection> sections)
 {
+    /// <summary>In walks: what a process is, is read at least this often.</summary>
+    private const int ReadAgainEvery = 64;
+
     private readonly WorkerMatcher _matcher = new(sections);
-    private Dictionary<ProcessIdentity, (string? Group, bool Final)> _known = [];
+    private Dictionary<ProcessIdentity, (string? Group, string Comm, int Walks)> _known = [];
 
     /// <summary>The live processes at the last walk.</summary>
     public IReadOnlyList<GroupProcess> All { get; private set; } = [];
@@ -31,7 +36,7 @@ internal sealed class GroupProcesses(ProcessReader processes, IReadOnlyList<Work
     {
         var before = _known;
         var stats = new List<ProcessStat>(before.Count);
-        _known = new Dictionary<ProcessIdentity, (string?, bool)>(before.Count);
+        _known = new Dictionary<ProcessIdentity, (string?, string, int)>(before.Count);
         var all = new List<GroupProcess>();
         foreach (var pid in processes.ReadPids())
         {
@@ -46,9 +51,9 @@ internal sealed class GroupProcesses(ProcessReader processes, IReadOnlyList<Work
                 continue;
             }
 
-            var known = before.TryGetValue(stat.Identity, out var earlier);
-            var group = known && earlier.Final ? earlier.Group : Find(stat);
-            _known[stat.Identity] = (group, known);
+            var walks = before.TryGetValue(stat.Identity, out var earlier) ? earlier.Walks + 1 : 0;
+            var group = IsDue(walks, stat.Identity.Pid) || stat.Comm != earlier.Comm ? Find(stat) : earlier.Group;
+            _known[stat.Identity] = (group, stat.Comm, walks);
             if (group is not null)
             {
                 all.Add(new GroupProcess(stat.Identity, group, stat.ParentPid));
@@ -69,6 +74,9 @@ internal sealed class GroupProcesses(ProcessReader processes, IReadOnlyList<Work
         All = all;
         Children = children;
     }
+
+    /// <summary>Most often while it is young; the old ones not all in the same walk.</summary>
+    private static bool IsDue(int walks, int pid) => walks == 0 || BitOperations.IsPow2(walks) || (walks + pid) % ReadAgainEvery == 0;
 
     private string? Find(in ProcessStat stat)
     {

@@ -47,9 +47,14 @@ public static class HopFinder
             ear.Bind(AnyAddress(remote));
             var known = await WalkAsync(ear, living, remote, MostHops, cancellation);
             if (!known.Reached && known.Hops.Any(h => h is not null))
+            {
                 return new HopFinding(null, "a living connection's probes did not reach the endpoint: the hops cannot be counted");
+            }
+
             if (known.Hops.Count == 0)
+            {
                 return new HopFinding(null, "no hop between: the endpoint is on this network");
+            }
 
             var reached = await WalkAsync(ear, forgotten, remote, known.Hops.All(h => h is null) ? 0 : known.Hops.Count + 1, cancellation);
             return Compare(known.Hops, reached.Hops);
@@ -60,14 +65,18 @@ public static class HopFinder
     internal static HopFinding Compare(IReadOnlyList<IPAddress?> living, IReadOnlyList<IPAddress?> forgotten)
     {
         if (living.All(h => h is null))
+        {
             return new HopFinding(null, "the hops do not answer (ICMP is filtered): it cannot be known where the state is lost");
+        }
 
         // By address, not by count: an answer that came late must not be taken for the next hop's.
         var last = -1;
         for (var i = 0; i < living.Count; i++)
         {
             if (living[i] is { } hop && forgotten.Contains(hop))
+            {
                 last = i;
+            }
         }
 
         if (last < 0)
@@ -79,7 +88,10 @@ public static class HopFinder
 
         var next = last + 1 < living.Count ? living[last + 1] : null;
         if (last + 1 < living.Count && next is null)
+        {
             return new HopFinding(null, $"lost at {living[last]} or at one of the hops behind it, which do not answer");
+        }
+
         return new HopFinding(living[last], $"segments reach hop {last + 1} ({living[last]}) and go no further");
     }
 
@@ -100,7 +112,9 @@ public static class HopFinder
 
                 hops.Add(hop);
                 if (hops.Count >= MostSilentInARow + 1 && hops.TakeLast(MostSilentInARow + 1).All(h => h is null))
+                {
                     break;
+                }
             }
 
             return (hops, false);
@@ -117,7 +131,9 @@ public static class HopFinder
         for (var attempt = 0; attempt < 2; attempt++)
         {
             if (!socket.TryReadInfo(out var before) || before.State != OwnSocketInfo.Established)
+            {
                 return (null, true);
+            }
 
             socket.StopKeepalive();
             socket.SetHopLimit(limit);
@@ -158,7 +174,9 @@ public static class HopFinder
         {
             var received = await ear.ReceiveFromAsync(buffer, SocketFlags.None, AnyAddress(remote), cancellation);
             if (IsAbout(buffer.AsSpan(0, received.ReceivedBytes), remote, port))
+            {
                 return ((IPEndPoint)received.RemoteEndPoint).Address;
+            }
         }
     }
 
@@ -168,7 +186,9 @@ public static class HopFinder
         const int tcp = 6;
         Span<byte> address = stackalloc byte[16];
         if (!remote.Address.TryWriteBytes(address, out var addressLength))
+        {
             return false;
+        }
 
         ReadOnlySpan<byte> segment;
         ReadOnlySpan<byte> destination;
@@ -177,10 +197,16 @@ public static class HopFinder
             // IPv4 raw sockets deliver the IP header too: header, ICMP (8), the segment's IP header, its ports.
             const int timeExceeded = 11;
             if (message.Length < 20 || HeaderLength(message) is var outer && message.Length < outer + 8 + 20 || message[outer] != timeExceeded)
+            {
                 return false;
+            }
+
             var inner = message[(outer + 8)..];
             if (inner[9] != tcp || inner.Length < HeaderLength(inner) + 4)
+            {
                 return false;
+            }
+
             destination = inner.Slice(16, 4);
             segment = inner[HeaderLength(inner)..];
         }
@@ -188,7 +214,10 @@ public static class HopFinder
         {
             const int timeExceeded = 3;
             if (message.Length < 8 + 40 + 4 || message[0] != timeExceeded || message[8 + 6] != tcp)
+            {
                 return false;
+            }
+
             destination = message.Slice(8 + 24, 16);
             segment = message[(8 + 40)..];
         }

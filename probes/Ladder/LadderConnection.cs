@@ -132,11 +132,16 @@ public abstract class LadderConnection : IAsyncDisposable
         {
             var earlier = Stopwatch.GetTimestamp();
             if (!Socket.TryReadInfo(out var before))
+            {
                 return;
+            }
+
             var at = Stopwatch.GetTimestamp();
             await Task.Delay(Quiet, cancellation);
             if (!Socket.TryReadInfo(out var after))
+            {
                 return;
+            }
 
             // A peer that never rests is found by the scans that follow.
             if (round == 20 || (before.SegmentsIn == after.SegmentsIn && before.SegmentsOut == after.SegmentsOut))
@@ -158,13 +163,17 @@ public abstract class LadderConnection : IAsyncDisposable
     {
         ageBefore = Age;
         if (!Socket.TryReadInfo(out var info) || info.State != OwnSocketInfo.Established)
+        {
             return IdleScan.Ended;
+        }
 
         var now = Stopwatch.GetTimestamp();
         if (info.SegmentsIn != _segmentsIn || info.SegmentsOut != _segmentsOut)
         {
             if (info.BytesReceived != _bytesReceived && Stopwatch.GetElapsedTime(_spokenAt ??= now, now) < LastWords)
+            {
                 return IdleScan.Idle;
+            }
 
             IdleFrom(info);
             _movedAfter = _lastScan;
@@ -181,9 +190,14 @@ public abstract class LadderConnection : IAsyncDisposable
     {
         var age = Age;
         if (!Socket.TryReadInfo(out var before))
+        {
             return new GapTest(null, null, null, null, null, Disturbed: true);
+        }
+
         if (before.State != OwnSocketInfo.Established)
+        {
             return await EndedAsync(before.State, cancellation);
+        }
 
         Socket.FireKeepalive();
         var fired = Stopwatch.GetTimestamp();
@@ -193,13 +207,21 @@ public abstract class LadderConnection : IAsyncDisposable
         {
             await Task.Delay(Poll, cancellation);
             if (!Socket.TryReadInfo(out var now))
+            {
                 return new GapTest(null, null, null, null, null, Disturbed: true);
+            }
 
             // The probe has left by now: the gap that it ended is no longer than this.
             if (now.SegmentsOut != before.SegmentsOut)
+            {
                 lost ??= AgeAtMost;
+            }
+
             if (now.State != OwnSocketInfo.Established)
+            {
                 return await EndedAsync(now.State, cancellation, lost ?? AgeAtMost);
+            }
+
             if (now.SegmentsIn != before.SegmentsIn)
             {
                 keepaliveAnswered = true;
@@ -208,7 +230,10 @@ public abstract class LadderConnection : IAsyncDisposable
         }
 
         if (keepaliveAnswered)
+        {
             Socket.StopKeepalive();
+        }
+
         var payload = await ExchangeAsync(PayloadPatience + (before.RoundTrip * 2), cancellation);
         Socket.StopKeepalive();
         lost ??= AgeAtMost;

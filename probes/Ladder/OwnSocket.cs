@@ -79,10 +79,15 @@ public sealed class OwnSocket
         info = default;
         Span<byte> buffer = stackalloc byte[280];
         if (!IsCurrent())
+        {
             return false;
+        }
+
         var length = Libc.GetOption(_descriptor, Libc.SOL_TCP, Libc.TCP_INFO, buffer);
         if (length < 0)
+        {
             return false;
+        }
 
         var read = TcpInfo.Read(buffer[..length]);
         info = new OwnSocketInfo(
@@ -146,7 +151,9 @@ public sealed class OwnSocket
     public void AbortOnClose()
     {
         if (IsCurrent())
+        {
             Libc.TrySetAbortOnClose(_descriptor);
+        }
     }
 
     /// <summary>Ends both directions, so that a call blocked in the owning library returns.</summary>
@@ -154,14 +161,18 @@ public sealed class OwnSocket
     {
         // A failure means that the connection has ended already.
         if (IsCurrent())
+        {
             _ = Libc.ShutdownBoth(_descriptor);
+        }
     }
 
     private void Set(int level, int option, int value)
     {
         // A failure means that the socket has just gone; the next reading says so.
         if (IsCurrent())
+        {
             Libc.TrySetOption(_descriptor, level, option, value);
+        }
     }
 
     private bool IsCurrent() => TryGetCookie(_descriptor, out var cookie) && cookie == Cookie;
@@ -180,7 +191,9 @@ public sealed class OwnSocket
         Span<byte> address = stackalloc byte[128];
         var length = Libc.GetPeerName(descriptor, address);
         if (length < 8)
+        {
             return false;
+        }
 
         var family = BinaryPrimitives.ReadUInt16LittleEndian(address);
         var port = BinaryPrimitives.ReadUInt16BigEndian(address[2..]);

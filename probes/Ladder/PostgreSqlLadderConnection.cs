@@ -103,9 +103,14 @@ public sealed class PostgreSqlLadderConnection : LadderConnection
             for (var cause = (Exception?)e; cause is not null; cause = cause.InnerException)
             {
                 if (cause is SocketException { SocketErrorCode: SocketError.ConnectionReset })
+                {
                     return ExchangeOutcome.Reset;
+                }
+
                 if (cause is SocketException { SocketErrorCode: SocketError.TimedOut or SocketError.HostUnreachable or SocketError.NetworkUnreachable })
+                {
                     return ExchangeOutcome.Silent;
+                }
             }
 
             return ExchangeOutcome.PeerClosed;
@@ -119,7 +124,9 @@ public sealed class PostgreSqlLadderConnection : LadderConnection
     public async Task<bool?> NotifyAsync(PostgreSqlLadderConnection idle, TimeSpan patience, CancellationToken cancellation)
     {
         if (!idle.CanListen || !idle.Socket.TryReadInfo(out var before))
+        {
             return null;
+        }
 
         try
         {
@@ -137,7 +144,10 @@ public sealed class PostgreSqlLadderConnection : LadderConnection
         try
         {
             while (idle.Socket.TryReadInfo(out var now) && now.BytesReceived == before.BytesReceived)
+            {
                 await Task.Delay(20, limit.Token);
+            }
+
             return idle.Socket.TryReadInfo(out var end) && end.BytesReceived > before.BytesReceived;
         }
         catch (OperationCanceledException) when (!cancellation.IsCancellationRequested)
@@ -205,7 +215,9 @@ public sealed class PostgreSqlLadderConnection : LadderConnection
     internal static Task OpenInsideAsync(NetworkNamespace? network, NpgsqlConnection session, CancellationToken cancellation)
     {
         if (network is null || network.IsOwn)
+        {
             return session.OpenAsync(cancellation);
+        }
 
         // The blocking way to open makes the socket on the calling thread, which is what setns moves.
         return Task.Run(

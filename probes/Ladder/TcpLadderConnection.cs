@@ -60,22 +60,36 @@ public sealed class TcpLadderConnection : LadderConnection
     public override async Task<ExchangeOutcome> ExchangeAsync(TimeSpan patience, CancellationToken cancellation)
     {
         if (_payload.IsEmpty)
+        {
             return ExchangeOutcome.NotPossible;
+        }
 
         try
         {
             if (!Socket.TryReadInfo(out var before))
+            {
                 return ExchangeOutcome.Disturbed;
+            }
+
             await _socket.SendAsync(_payload, cancellation);
             for (var start = Stopwatch.GetTimestamp(); Stopwatch.GetElapsedTime(start) < patience;)
             {
                 await Task.Delay(15, cancellation);
                 if (!Socket.TryReadInfo(out var now))
+                {
                     return ExchangeOutcome.Disturbed;
+                }
+
                 if (now.State == OwnSocketInfo.Closed)
+                {
                     return ExchangeOutcome.Reset;
+                }
+
                 if (now.State != OwnSocketInfo.Established)
+                {
                     return ExchangeOutcome.PeerClosed;
+                }
+
                 if (now.Unacknowledged == 0 && now.SegmentsIn != before.SegmentsIn)
                 {
                     await DrainAsync(cancellation);

@@ -149,6 +149,35 @@ public sealed class StackWatchTests : IDisposable
         listener.Dispose();
     }
 
+    /// <summary>A start script that waits, for the database say, has long been looked at when it becomes the worker.</summary>
+    [Fact]
+    public void A_process_that_becomes_a_worker_late_joins_the_group()
+    {
+        var sleep = _directory.Program("sleeper", "/bin/sleep");
+        using var watch = Watch(sleep);
+        using var script = Process.Start(new ProcessStartInfo("/bin/sh", ["-c", $"read go; exec {sleep} 300"]) { UseShellExecute = false, RedirectStandardInput = true })!;
+        try
+        {
+            for (var i = 0; i < 6; i++)
+            {
+                Pass(watch, TimeSpan.FromSeconds(60));
+            }
+
+            watch.View.Groups.Single().Processes.ShouldBe(0);
+            script.StandardInput.WriteLine();
+            SpinWait.SpinUntil(() =>
+            {
+                Pass(watch, TimeSpan.FromSeconds(60));
+                return watch.View.Groups.Single().Processes == 1;
+            }, TimeSpan.FromSeconds(20)).ShouldBeTrue(watch.View.Groups.Single().ToString());
+        }
+        finally
+        {
+            script.Kill(entireProcessTree: true);
+            script.WaitForExit();
+        }
+    }
+
     [Theory]
     [InlineData(new[] { 1.0, 1.0 }, 0.0)]
     [InlineData(new[] { 1.0, 0.0 }, 1.0)]

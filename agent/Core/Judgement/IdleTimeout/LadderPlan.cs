@@ -119,7 +119,9 @@ public static class LadderPlan
     public static LadderStep Next(TimeSpan lower, TimeSpan? upper, IReadOnlyList<Idler> idlers, int opened, LadderSettings settings)
     {
         if (IsFinished(lower, upper, settings))
+        {
             return new LadderStep { Finished = true };
+        }
 
         var free = idlers.Where(i => i.TestedAt is null).OrderByDescending(i => i.Age).ToArray();
         var tested = idlers.Where(i => i.TestedAt is not null).Select(i => i.TestedAt!.Value).ToArray();
@@ -138,13 +140,17 @@ public static class LadderPlan
         foreach (var idler in free)
         {
             if (next == scale.Count)
+            {
                 break;
+            }
 
             // One that has come to its gap, or past it because somebody was late, is tested now and speaks for all
             // the gaps that it has passed.
             targets.Add(new LadderTarget(idler.Id, scale[next++]));
             while (next < scale.Count && scale[next] <= idler.Age)
+            {
                 next++;
+            }
         }
 
         var living = free.Length + tested.Length;
@@ -180,7 +186,10 @@ public static class LadderPlan
         {
             var next = points.FindIndex(p => p >= idler.Age - late);
             if (next < 0)
+            {
                 continue;
+            }
+
             targets.Add(new LadderTarget(idler.Id, points[next]));
             points.RemoveAt(next);
         }
@@ -196,7 +205,10 @@ public static class LadderPlan
         // points every so many-th point is taken.
         var hands = young.Length + open;
         if (hands < points.Count)
+        {
             points = [.. Enumerable.Range(0, hands).Select(i => points[(int)((i + 0.5) * points.Count / hands)])];
+        }
+
         targets.AddRange(points.AsEnumerable().Reverse().Zip(young, (point, idler) => new LadderTarget(idler.Id, point)));
         return new LadderStep { Finished = false, Targets = targets, Useless = useless, Open = open };
     }
@@ -210,7 +222,10 @@ public static class LadderPlan
         {
             var part = edges[i + 1] - edges[i];
             if (part <= width)
+            {
                 continue;
+            }
+
             var parts = (int)Math.Ceiling(part / (width * 0.9));
             points.AddRange(Enumerable.Range(1, parts - 1).Select(k => edges[i] + (part * k / parts)));
         }

@@ -48,7 +48,10 @@ public sealed class PathEstimator
         }
 
         while (_evidence.Count > Capacity)
+        {
             Evict();
+        }
+
         _count = Math.Max(kept.Count, _evidence.Count);
     }
 
@@ -56,7 +59,9 @@ public sealed class PathEstimator
     public void Add(in GapObservation observation)
     {
         if (observation.Gap <= TimeSpan.Zero || !(observation.Weight > 0))
+        {
             return;
+        }
 
         var added = observation with { Weight = Math.Min(observation.Weight, MaxWeight) };
         _count++;
@@ -64,10 +69,16 @@ public sealed class PathEstimator
 
         var wear = Math.Pow(0.5, added.Weight);
         if (!Absorb(ref added))
+        {
             _evidence.Add(added);
+        }
+
         WearOut(added, wear);
         if (_evidence.Count > Capacity)
+        {
             Evict();
+        }
+
         _cached = null;
     }
 
@@ -108,12 +119,18 @@ public sealed class PathEstimator
         {
             var old = _evidence[i];
             if (!old.Contradicts(added))
+            {
                 continue;
+            }
 
             if (old.Weight * factor < Forgotten * Math.Max(1, added.Weight))
+            {
                 _evidence.RemoveAt(i);
+            }
             else
+            {
                 _evidence[i] = old with { Weight = old.Weight * factor };
+            }
         }
     }
 
@@ -127,7 +144,9 @@ public sealed class PathEstimator
         {
             var old = _evidence[i];
             if (old.Outcome != added.Outcome)
+            {
                 continue;
+            }
 
             var (weaker, stronger) = added.Outcome == GapOutcome.Survived ? (old.Gap, added.Gap) : (added.Gap, old.Gap);
             if (weaker <= stronger && weaker >= stronger * (1 - Redundant))
@@ -154,7 +173,9 @@ public sealed class PathEstimator
         {
             var bounds = _evidence[i].Gap == (_evidence[i].Outcome == GapOutcome.Survived ? longestSurvived : shortestLost);
             if (!bounds && (oldest < 0 || _evidence[i].At < _evidence[oldest].At))
+            {
                 oldest = i;
+            }
         }
 
         _evidence.RemoveAt(oldest < 0 ? 0 : oldest);
@@ -163,7 +184,9 @@ public sealed class PathEstimator
     private IdleTimeoutEstimate Compute()
     {
         if (_evidence.Count == 0)
+        {
             return IdleTimeoutEstimate.Unknown with { Count = _count };
+        }
 
         // A timeout is contradicted by survived gaps above it and by lost gaps below it. That cost is constant at
         // and between the observed gaps, so these are all the candidates there are. The sums run over the gaps in order;
@@ -172,7 +195,9 @@ public sealed class PathEstimator
         Array.Sort(ordered, static (a, b) => a.Gap.CompareTo(b.Gap));
         var survivedFrom = new double[ordered.Length + 1];
         for (var i = ordered.Length - 1; i >= 0; i--)
+        {
             survivedFrom[i] = survivedFrom[i + 1] + (ordered[i].Outcome == GapOutcome.Survived ? ordered[i].Weight : 0);
+        }
 
         var candidates = new List<(TimeSpan From, TimeSpan? To, double Cost)>((ordered.Length * 2) + 1) { (TimeSpan.Zero, ordered[0].Gap, survivedFrom[0]) };
         var lostBelow = 0.0;
@@ -181,7 +206,9 @@ public sealed class PathEstimator
             var at = ordered[i].Gap;
             var lostHere = 0.0;
             for (; i < ordered.Length && ordered[i].Gap == at; i++)
+            {
                 lostHere += ordered[i].Outcome == GapOutcome.Lost ? ordered[i].Weight : 0;
+            }
 
             candidates.Add((at, at, survivedFrom[i] + lostBelow));
             lostBelow += lostHere;
@@ -196,7 +223,10 @@ public sealed class PathEstimator
         foreach (var (from, to, cost) in candidates)
         {
             if (cost > accepted)
+            {
                 continue;
+            }
+
             lower = from < lower ? from : lower;
             upper = to is null || upper is null ? null : to > upper ? to : upper;
         }
@@ -224,7 +254,9 @@ public sealed class PathEstimator
         foreach (var one in _evidence)
         {
             if (one.Outcome == GapOutcome.Survived ? one.Gap > shortestLost : one.Gap < longestSurvived)
+            {
                 largest = Math.Max(largest, one.Weight);
+            }
         }
 
         return largest;
@@ -237,9 +269,13 @@ public sealed class PathEstimator
         foreach (var one in _evidence)
         {
             if (one.Outcome == GapOutcome.Survived)
+            {
                 longestSurvived = one.Gap > longestSurvived ? one.Gap : longestSurvived;
+            }
             else
+            {
                 shortestLost = one.Gap < shortestLost ? one.Gap : shortestLost;
+            }
         }
 
         return (shortestLost, longestSurvived);
