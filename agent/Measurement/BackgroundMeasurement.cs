@@ -38,7 +38,7 @@ internal readonly record struct MeasurementNews(KeptPathKey Key, GapObservation?
 internal delegate Task<MeasurementReport> LadderRunner(
     MeasurementTarget target, LadderSettings settings, Action<LadderProgress>? progress, Action<GapObservation>? learnt, CancellationToken cancellation);
 
-/// <summary>Lets one connection idle: <see cref="Ladder.TryGapAsync"/>, or something else in tests.</summary>
+/// <summary>Lets one connection idle: <see cref="SingleGap.TryAsync"/>, or something else in tests.</summary>
 internal delegate Task<GapObservation?> GapTrial(MeasurementTarget target, TimeSpan gap, CancellationToken cancellation);
 
 /// <summary>
@@ -82,7 +82,7 @@ internal sealed class BackgroundMeasurement : IAsyncDisposable
         _logger = logger;
         _clock = clock;
         _run = run ?? Ladder.RunAsync;
-        _try = tryGap ?? Ladder.TryGapAsync;
+        _try = tryGap ?? SingleGap.TryAsync;
         _kept = _store.Load();
         _savedAt = clock.GetUtcNow();
     }

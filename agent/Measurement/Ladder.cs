@@ -1,6 +1,4 @@
 using System.Diagnostics;
-using System.Net.Sockets;
-using Npgsql;
 using Sidecar.Agent.Core.Judgement.IdleTimeout;
 using Sidecar.Agent.Core.Settings;
 using Sidecar.Probes.Ladder;
@@ -14,7 +12,6 @@ namespace Sidecar.Agent.Measurement;
 /// their gap has come, and tells a lost connection from an outage by a fresh one. Beside the idling connections two
 /// more are kept for comparison: one that only keepalives refresh and one that application data refreshes.
 /// </summary>
-// Over 400 lines: because opening, idling and testing are still one; to be split.
 internal sealed class Ladder : IDisposable
 {
     // The least that measures anything: the two for comparison and two that idle.
@@ -22,57 +19,28 @@ internal sealed class Ladder : IDisposable
     private const int LeastSlots = ComparisonSlots + 2;
 
     private static readonly TimeSpan ScanInterval = TimeSpan.FromMilliseconds(250);
-    private static readonly TimeSpan ConnectPatience = TimeSpan.FromSeconds(3);
-    private static readonly TimeSpan FreshPatience = TimeSpan.FromSeconds(2);
-    private static readonly TimeSpan FreshValidity = TimeSpan.FromSeconds(1);
-    private static readonly TimeSpan ServerFirstPatience = TimeSpan.FromSeconds(1.5);
-    private static readonly TimeSpan OutagePatience = TimeSpan.FromMinutes(2);
-    private static readonly TimeSpan HopPatience = TimeSpan.FromSeconds(8);
     private static readonly TimeSpan CleanUpPatience = TimeSpan.FromSeconds(8);
 
     private readonly MeasurementTarget _target;
-    private readonly LadderSessions? _sessions;
+    private readonly LadderOpener _opener;
+    private readonly LadderFindings _findings;
     private readonly Action<LadderProgress>? _progress;
-    private readonly Action<GapObservation>? _learnt;
     private readonly long _start = Stopwatch.GetTimestamp();
-    private readonly PathEstimator _estimator = new();
     private readonly Dictionary<int, Rung> _idlers = [];
-    private readonly List<Task> _background = [];
-    private readonly List<GapObservation> _observations = [];
-    private readonly List<TriedGap> _gaps = [];
-    private readonly List<string> _notes = [];
-    private readonly List<LossKind> _losses = [];
-    private readonly List<TimeSpan> _peerRefreshes = [];
-    private readonly SemaphoreSlim _payloadGate = new(1, 1);
 
     private LadderSettings _settings;
-    private LadderConnection? _keepaliveOnly;
-    private LadderConnection? _refreshed;
-    private bool _refreshedLives;
-    private TimeSpan _keepaliveInterval;
-    private long _refreshedAt;
+    private Comparison? _comparison;
+    private Witnesses? _witnesses;
     private int _lastId;
-    private int _connections;
     private int _idling;
-    private int _freshConnects;
-    private long _freshAt;
-    private long? _outageSince;
-    private bool? _serverFirst;
-    private Rung? _forgotten;
-    private HopFinding? _hop;
-    private bool _secondOpinion;
 
     private Ladder(MeasurementTarget target, LadderSettings settings, Action<LadderProgress>? progress, Action<GapObservation>? learnt)
     {
         _target = target;
         _settings = settings;
         _progress = progress;
-        _learnt = learnt;
-        _estimator.Add(new GapObservation(settings.Survived, GapOutcome.Survived, DateTimeOffset.UtcNow, EvidenceSource.Passive));
-        if (target.Protocol == UpstreamProtocol.PostgreSql)
-        {
-            _sessions = new LadderSessions(target.Network, target.Dsn ?? throw new MeasurementException("protocol postgresql needs a DSN file: an unauthenticated session is closed by the server"), target.Host, target.Endpoint);
-        }
+        _opener = new LadderOpener(target);
+        _findings = new LadderFindings(settings.Survived, learnt);
     }
 
     /// <summary>
@@ -108,57 +76,18 @@ internal sealed class Ladder : IDisposable
             await ladder.EndAsync(interrupted);
         }
 
-        return ladder.MakeReport(interrupted);
+        return ladder._findings.Report(target, Stopwatch.GetElapsedTime(ladder._start), ladder._opener, ladder._comparison, ladder._witnesses, interrupted);
     }
 
-    /// <summary>Lets a single connection idle for one gap.</summary>
-    /// <returns>What became of it; null where the path was down, or the connection ended for a reason of its own.</returns>
-    /// <exception cref="MeasurementException">No connection could be had.</exception>
-    public static async Task<GapObservation?> TryGapAsync(MeasurementTarget target, TimeSpan gap, CancellationToken cancellation)
-    {
-        using var ladder = new Ladder(target, new LadderSettings(), null, null);
-        try
-        {
-            await using var connection = await ladder.OpenFirstAsync(cancellation);
-            await connection.SettleAsync(cancellation);
-            for (var left = gap - connection.Age; left > TimeSpan.Zero; left = gap - connection.Age)
-            {
-                await Task.Delay(left < ScanInterval * 4 ? left : ScanInterval * 4, cancellation);
-                if (connection.Scan(out _) == IdleScan.Ended)
-                {
-                    break;
-                }
-            }
-
-            var test = await connection.TestAsync(cancellation);
-            if (test is { Lost: null, Disturbed: false, Survived: { } survived })
-            {
-                return new GapObservation(survived, GapOutcome.Survived, DateTimeOffset.UtcNow, EvidenceSource.Ladder, GapObservation.LadderWeight);
-            }
-
-            connection.Socket.AbortOnClose();
-            return test.Lost is { } lost && (test.Loss != LossKind.PeerClosed || connection.HasPayload) && await ladder.PathIsUpAsync(cancellation)
-                ? new GapObservation(lost, GapOutcome.Lost, DateTimeOffset.UtcNow, EvidenceSource.Ladder, GapObservation.LadderWeight)
-                : null;
-        }
-        finally
-        {
-            if (ladder._sessions is { } sessions)
-            {
-                await sessions.LeaveNothingAsync(CleanUpPatience);
-            }
-        }
-    }
-
-    public void Dispose() => _payloadGate.Dispose();
-
-    private TimeSpan Elapsed => Stopwatch.GetElapsedTime(_start);
+    public void Dispose() => _comparison?.Dispose();
 
     private async Task BeginAsync(CancellationToken cancellation)
     {
         // Opened first, so that each of the two has gone longer without the other kind of refreshment than any gap.
-        _keepaliveOnly = await OpenFirstAsync(cancellation);
-        if (_keepaliveOnly is PostgreSqlLadderConnection session)
+        var keepaliveOnly = await _opener.OpenFirstAsync(cancellation);
+        _comparison = new Comparison(keepaliveOnly);
+        _witnesses = new Witnesses(_target, _opener, _comparison);
+        if (keepaliveOnly is PostgreSqlLadderConnection session)
         {
             var slots = await LadderSessions.CountSlotsAsync(session, cancellation);
             var allowed = (int)((slots.Free + 1) * _target.SlotShare);
@@ -173,14 +102,7 @@ internal sealed class Ladder : IDisposable
             await session.SettleAsync(cancellation);
         }
 
-        _keepaliveInterval = TimeSpan.FromSeconds(1);
-        _keepaliveOnly.Socket.KeepAliveEvery(_keepaliveInterval);
-        if (_keepaliveOnly.HasPayload)
-        {
-            _refreshed = await OpenAsync(cancellation);
-            _refreshedLives = true;
-            _refreshedAt = Stopwatch.GetTimestamp();
-        }
+        _comparison.Begin(keepaliveOnly.HasPayload ? await _opener.OpenFirstAsync(cancellation) : null);
     }
 
     private async Task ClimbAsync(CancellationToken cancellation)
@@ -191,7 +113,7 @@ internal sealed class Ladder : IDisposable
             await CollectAsync(cancellation);
             await ScanAsync(cancellation);
 
-            var estimate = _estimator.Estimate(DateTimeOffset.UtcNow);
+            var estimate = _findings.Estimate();
             var step = LadderPlan.Next(estimate.Lower, estimate.Upper, Idlers(), _idling, _settings);
             if (step.Finished)
             {
@@ -224,14 +146,14 @@ internal sealed class Ladder : IDisposable
                 rung.Begin(cancellation);
             }
 
-            Refresh(estimate.Lower, cancellation);
+            _comparison!.Refresh(estimate.Lower, cancellation);
             Report(estimate);
             await PauseAsync(cancellation);
         }
 
         // A witness or the server's word may still be on its way: they are heard, in a few seconds at most.
-        CallWitnesses(_estimator.Estimate(DateTimeOffset.UtcNow), cancellation);
-        await Task.WhenAll(_background).WaitAsync(cancellation);
+        CallWitnesses(_findings.Estimate(), cancellation);
+        await Task.WhenAll(_comparison!.RestAsync(), _witnesses!.RestAsync()).WaitAsync(cancellation);
         await CollectAsync(cancellation);
     }
 
@@ -261,7 +183,7 @@ internal sealed class Ladder : IDisposable
             var test = await rung.Test!;
             if (test.Lost is null && !test.Disturbed)
             {
-                Learn(test.Survived, null);
+                _findings.Learn(test.Survived, null);
                 rung.Restart();
                 if (rung.IsWitness)
                 {
@@ -274,34 +196,34 @@ internal sealed class Ladder : IDisposable
             await DropAsync(id, lost: true);
             if (test.Disturbed)
             {
-                Note("connections were ended by the server's administrator or by a restart; those say nothing about the path");
+                _findings.Note("connections were ended by the server's administrator or by a restart; those say nothing about the path");
                 continue;
             }
 
             // A loss counts only while a fresh connection works: otherwise it is an outage.
-            if (await PathIsUpAsync(cancellation))
+            if (await _opener.PathIsUpAsync(cancellation))
             {
-                _losses.Add(test.Loss!.Value);
+                _findings.NoteLoss(test.Loss!.Value);
                 // A server that nobody logs in to closes by its own clock: that is no evidence about the path.
                 // It sees no keepalives, so that clock has run since the connection was made.
                 var isServersOwn = test.Loss == LossKind.PeerClosed && !rung.Connection.HasPayload;
                 if (isServersOwn)
                 {
-                    Learn(test.Survived + rung.Spent, test.Lost + rung.Spent, isEvidence: false);
+                    _findings.Learn(test.Survived + rung.Spent, test.Lost + rung.Spent, isEvidence: false);
                 }
                 else
                 {
-                    Learn(test.Survived, test.Lost);
+                    _findings.Learn(test.Survived, test.Lost);
                 }
             }
             else
             {
-                Note("the endpoint could not be reached for a while; what was lost in that time was not counted");
+                _findings.Note("the endpoint could not be reached for a while; what was lost in that time was not counted");
             }
         }
     }
 
-    /// <summary>Scans at what idles: ends that came by themselves, and refreshment by the peer.</summary>
+    /// <summary>Scans what idles: ends that came by themselves, and refreshment by the peer.</summary>
     private async Task ScanAsync(CancellationToken cancellation)
     {
         var ended = new List<Rung>();
@@ -326,7 +248,7 @@ internal sealed class Ladder : IDisposable
             var ages = ended.Select(r => r.Connection.Age).ToArray();
             if (ages.Max() - ages.Min() > TimeSpan.FromSeconds(1) + (ages.Max() * 0.1))
             {
-                Note("connections of all ages ended at the same moment (a server restart); those say nothing about the path");
+                _findings.Note("connections of all ages ended at the same moment (a server restart); those say nothing about the path");
                 foreach (var id in _idlers.Where(i => ended.Contains(i.Value)).Select(i => i.Key).ToArray())
                 {
                     await DropAsync(id);
@@ -344,116 +266,20 @@ internal sealed class Ladder : IDisposable
 
     private void HearPeer(TimeSpan age)
     {
-        _peerRefreshes.Add(age);
-        var least = _peerRefreshes.Min();
-        if (_peerRefreshes.Count(r => r <= least * 1.25) < 2 || _settings.Max <= least - ScanInterval)
+        if (_findings.NotePeerRefresh(age) is not { } every || _settings.Max <= every - ScanInterval)
         {
             return;
         }
 
-        _settings = _settings with { Max = least - (2 * ScanInterval) };
-        Note($"the server sends something on idle connections after {Duration.ForPeople(least)} (its own keepalives): longer gaps do not occur on this path");
+        _settings = _settings with { Max = every - (2 * ScanInterval) };
+        _findings.Note($"the server sends something on idle connections after {Duration.ForPeople(every)} (its own keepalives): longer gaps do not occur on this path");
     }
 
-    private void Learn(TimeSpan? survived, TimeSpan? lost, bool isEvidence = true)
-    {
-        foreach (var (gap, outcome) in new[] { (survived, GapOutcome.Survived), (lost, GapOutcome.Lost) })
-        {
-            if (gap is not { } value || value <= TimeSpan.Zero)
-            {
-                continue;
-            }
-
-            var observation = new GapObservation(value, outcome, DateTimeOffset.UtcNow, EvidenceSource.Ladder, GapObservation.LadderWeight);
-            if (isEvidence)
-            {
-                _observations.Add(observation);
-                _learnt?.Invoke(observation);
-            }
-
-            _gaps.Add(new TriedGap(value, outcome == GapOutcome.Survived));
-            _estimator.Add(observation);
-        }
-    }
-
-    /// <summary>
-    /// After a loss the connections that are older than it have one use left: on one the server speaks first, and one
-    /// is tested as a second opinion while there has been one loss only.
-    /// </summary>
     private void CallWitnesses(IdleTimeoutEstimate estimate, CancellationToken cancellation)
     {
-        if (estimate.Upper is not { } upper || (_forgotten is not null && _secondOpinion))
+        if (estimate.Upper is { } upper)
         {
-            return;
-        }
-
-        foreach (var rung in _idlers.Values.Where(r => r.Test is null && !r.IsWitness && r.Connection.Age >= upper).ToArray())
-        {
-            if (rung.Connection.Scan(out _) != IdleScan.Idle)
-            {
-                continue;
-            }
-
-            if (_forgotten is null)
-            {
-                // Nothing is sent on it from this side, so that its probes can find out where it is lost.
-                _forgotten = rung;
-                rung.IsWitness = true;
-                if (_refreshedLives && rung.Connection is PostgreSqlLadderConnection idle && _refreshed is PostgreSqlLadderConnection speaker)
-                {
-                    _background.Add(LetServerSpeakAsync(speaker, idle, cancellation));
-                }
-            }
-            else if (!_secondOpinion && _losses.Count == 1)
-            {
-                _secondOpinion = true;
-                rung.IsWitness = true;
-                rung.Begin(cancellation);
-                _background.Add(rung.Test!);
-            }
-        }
-    }
-
-    private async Task LetServerSpeakAsync(PostgreSqlLadderConnection speaker, PostgreSqlLadderConnection idle, CancellationToken cancellation)
-    {
-        await _payloadGate.WaitAsync(cancellation);
-        try
-        {
-            _serverFirst = await speaker.NotifyAsync(idle, ServerFirstPatience, cancellation);
-        }
-        finally
-        {
-            _payloadGate.Release();
-        }
-    }
-
-    /// <summary>Keeps the two connections for comparison refreshed, at a third of the shortest time that may matter.</summary>
-    private void Refresh(TimeSpan lower, CancellationToken cancellation)
-    {
-        var interval = TimeSpan.FromSeconds(Math.Max(1, Math.Floor(lower.TotalSeconds / 3)));
-        if (interval > _keepaliveInterval * 2)
-        {
-            _keepaliveInterval = interval;
-            _keepaliveOnly!.Socket.KeepAliveEvery(interval);
-        }
-
-        if (_refreshed is not null && _refreshedLives && Stopwatch.GetElapsedTime(_refreshedAt) >= _keepaliveInterval && _payloadGate.Wait(0, cancellation))
-        {
-            _refreshedAt = Stopwatch.GetTimestamp();
-            _background.RemoveAll(t => t.IsCompletedSuccessfully);
-            _background.Add(ExchangeAsync(_refreshed, cancellation));
-        }
-
-        async Task ExchangeAsync(LadderConnection connection, CancellationToken stop)
-        {
-            try
-            {
-                _refreshedLives = await connection.ExchangeAsync(TimeSpan.FromSeconds(3), stop) == ExchangeOutcome.Answered;
-            }
-            finally
-            {
-                _payloadGate.Release();
-            }
+            _witnesses!.Call(_idlers.Values, upper, _findings.Losses.Count, cancellation);
         }
     }
 
@@ -461,20 +287,20 @@ internal sealed class Ladder : IDisposable
     {
         try
         {
-            var opened = await Task.WhenAll(Enumerable.Range(0, count).Select(_ => TryOpenAsync(cancellation)));
-            foreach (var connection in opened.OfType<LadderConnection>())
+            var opened = await _opener.OpenAsync(count, cancellation);
+            foreach (var connection in opened)
             {
                 _idling++;
                 _idlers.Add(++_lastId, new Rung(connection));
             }
 
-            if (opened.All(c => c is null) && _idlers.Count == 0)
+            if (opened.Count == 0 && _idlers.Count == 0)
             {
-                await WaitOutAsync(cancellation);
+                await _opener.WaitOutAsync(cancellation);
             }
             else
             {
-                _outageSince = null;
+                _opener.EndOutage();
             }
         }
         catch (MeasurementException) when (_idlers.Count > 0)
@@ -482,82 +308,6 @@ internal sealed class Ladder : IDisposable
             // The server has filled up meanwhile: the ladder goes on with what it has.
             _settings = _settings with { Slots = Math.Max(2, _idlers.Count) };
         }
-    }
-
-    private async Task WaitOutAsync(CancellationToken cancellation)
-    {
-        _outageSince ??= Stopwatch.GetTimestamp();
-        if (Stopwatch.GetElapsedTime(_outageSince.Value) > OutagePatience)
-        {
-            throw new MeasurementException($"{_target}: cannot be reached any more; given up after {Duration.ForPeople(OutagePatience)}");
-        }
-
-        await Task.Delay(ConnectPatience, cancellation);
-    }
-
-    private async Task<LadderConnection> OpenFirstAsync(CancellationToken cancellation)
-    {
-        try
-        {
-            return await OpenAsync(cancellation);
-        }
-        catch (SocketException e)
-        {
-            throw new MeasurementException($"{_target}: cannot connect: {e.Message}");
-        }
-        catch (NpgsqlException e)
-        {
-            throw new MeasurementException($"{_target}: cannot open a session: {e.InnerException?.Message ?? e.Message}");
-        }
-    }
-
-    private async Task<LadderConnection?> TryOpenAsync(CancellationToken cancellation)
-    {
-        try
-        {
-            return await OpenAsync(cancellation);
-        }
-        catch (Exception e) when (e is SocketException or NpgsqlException)
-        {
-            return null;
-        }
-    }
-
-    private async Task<LadderConnection> OpenAsync(CancellationToken cancellation)
-    {
-        try
-        {
-            LadderConnection connection = _sessions is null
-                ? await TcpLadderConnection.OpenAsync(_target.Network, _target.Endpoint, _target.Payload, ConnectPatience, cancellation)
-                : await _sessions.OpenAsync(cancellation);
-            Interlocked.Increment(ref _connections);
-            return connection;
-        }
-        catch (PostgresException e) when (e.SqlState is "53300" or "08004")
-        {
-            throw new MeasurementException($"{_target}: no ladder: the server is at its connection limit ({e.MessageText})");
-        }
-    }
-
-    private async Task<bool> PathIsUpAsync(CancellationToken cancellation)
-    {
-        if (_freshAt != 0 && Stopwatch.GetElapsedTime(_freshAt) < FreshValidity)
-        {
-            return true;
-        }
-
-        // Two tries: a single SYN may be lost.
-        for (var attempt = 0; attempt < 2; attempt++)
-        {
-            _freshConnects++;
-            if (await TcpLadderConnection.CanConnectAsync(_target.Network, _target.Endpoint, FreshPatience, cancellation))
-            {
-                _freshAt = Stopwatch.GetTimestamp();
-                return true;
-            }
-        }
-
-        return false;
     }
 
     private async Task DropAsync(int id, bool lost = false)
@@ -571,8 +321,9 @@ internal sealed class Ladder : IDisposable
         {
             await test.ConfigureAwait(ConfigureAwaitOptions.SuppressThrowing);
         }
+
         // A forgotten connection would linger as an orphan that retransmits its FIN; a living one says goodbye.
-        if (lost || rung.IsWitness || (_estimator.Estimate(DateTimeOffset.UtcNow) is { Upper: not null } known && rung.Connection.Age > known.Lower))
+        if (lost || rung.IsWitness || (_findings.Estimate() is { Upper: not null } known && rung.Connection.Age > known.Lower))
         {
             rung.Connection.Socket.AbortOnClose();
         }
@@ -591,41 +342,25 @@ internal sealed class Ladder : IDisposable
         var left = estimate.Upper is null
             ? _settings.Max - oldest
             : _idlers.Values.Where(r => r.Target is not null).Select(r => r.Target!.Value - r.Connection.Age).DefaultIfEmpty(TimeSpan.Zero).Max();
-        _progress(new LadderProgress(Elapsed, estimate.Lower, estimate.Upper, _idlers.Count, left > TimeSpan.Zero ? left : TimeSpan.Zero));
-    }
-
-    private void Note(string note)
-    {
-        if (!_notes.Contains(note))
-        {
-            _notes.Add(note);
-        }
+        _progress(new LadderProgress(Stopwatch.GetElapsedTime(_start), estimate.Lower, estimate.Upper, _idlers.Count, left > TimeSpan.Zero ? left : TimeSpan.Zero));
     }
 
     /// <summary>What the connections for comparison say; then everything is closed.</summary>
     private async Task EndAsync(bool interrupted)
     {
         using var limit = new CancellationTokenSource(CleanUpPatience);
-        await Task.WhenAll(_background).WaitAsync(CleanUpPatience).ConfigureAwait(ConfigureAwaitOptions.SuppressThrowing);
-        if (_estimator.Estimate(DateTimeOffset.UtcNow).Upper is not null && _keepaliveOnly is not null)
+        if (_comparison is not null && _witnesses is not null)
         {
-            try
+            await Task.WhenAll(_comparison.RestAsync(), _witnesses.RestAsync()).WaitAsync(CleanUpPatience).ConfigureAwait(ConfigureAwaitOptions.SuppressThrowing);
+            if (_findings.Estimate().Upper is not null)
             {
-                KeepaliveRefreshes = (await _keepaliveOnly.TestAsync(limit.Token)).Lost is null;
-                if (_refreshed is not null)
-                {
-                    PayloadRefreshes = _refreshedLives && await _refreshed.ExchangeAsync(TimeSpan.FromSeconds(2), limit.Token) == ExchangeOutcome.Answered;
-                }
+                await _comparison.TestAsync(limit.Token);
             }
-            catch (OperationCanceledException)
-            {
-                // Out of time: these two stay unknown.
-            }
-        }
 
-        if (!interrupted)
-        {
-            await FindHopAsync();
+            if (!interrupted)
+            {
+                await _witnesses.FindHopAsync(_idlers.Values, _findings.Losses);
+            }
         }
 
         foreach (var id in _idlers.Keys.ToArray())
@@ -633,149 +368,14 @@ internal sealed class Ladder : IDisposable
             await DropAsync(id);
         }
 
-        if (KeepaliveRefreshes == false)
+        if (_comparison is not null)
         {
-            _keepaliveOnly!.Socket.AbortOnClose();
+            await _comparison.CloseAsync();
         }
 
-        foreach (var connection in new[] { _keepaliveOnly, _refreshed }.OfType<LadderConnection>())
+        if (!await _opener.LeaveNothingAsync(CleanUpPatience))
         {
-            await connection.DisposeAsync();
-        }
-
-        if (_sessions is not null && await _sessions.LeaveNothingAsync(CleanUpPatience) is not 0)
-        {
-            Note($"the server could not be asked whether sessions of ours remain (application_name = {LadderSessions.ApplicationName})");
-        }
-    }
-
-    /// <summary>Where the state is lost, asked on a connection that is lost and on a fresh one. A few seconds at most.</summary>
-    private async Task FindHopAsync()
-    {
-        if (_forgotten is null || !_idlers.ContainsValue(_forgotten) || _losses.All(l => l is not (LossKind.Silent or LossKind.Reset)))
-        {
-            return;
-        }
-
-        using var limit = new CancellationTokenSource(HopPatience);
-        try
-        {
-            await using var living = await TcpLadderConnection.OpenAsync(_target.Network, _target.Endpoint, default, ConnectPatience, limit.Token);
-            _connections++;
-
-            // A keepalive can only be fired after a second without traffic.
-            await Task.Delay(TimeSpan.FromSeconds(1.1), limit.Token);
-            _hop = await HopFinder.FindAsync(_target.Network, _forgotten.Connection.Socket, living.Socket, _target.Endpoint, limit.Token);
-        }
-        catch (OperationCanceledException)
-        {
-            _hop = new HopFinding(null, "the hops took too long to answer");
-        }
-        catch (SocketException e)
-        {
-            _hop = new HopFinding(null, $"no connection for comparison: {e.Message}");
-        }
-    }
-
-    private bool? KeepaliveRefreshes { get; set; }
-
-    private bool? PayloadRefreshes { get; set; }
-
-    private MeasurementReport MakeReport(bool interrupted)
-    {
-        var estimate = _estimator.Estimate(DateTimeOffset.UtcNow);
-        var kind = Classify(estimate.Upper is not null);
-        if (kind is PathClass.PeerCloses or PathClass.PayloadOnly && PayloadRefreshes is null)
-        {
-            Note("no application data was sent (plain TCP): whether it keeps a connection alive is not known");
-        }
-
-        if (_serverFirst == true)
-        {
-            Note("after the timeout data from the server still arrives, where data from this side is lost: the directions differ");
-        }
-
-        return new MeasurementReport
-        {
-            Endpoint = _target.ToString(),
-            Lower = estimate.Lower,
-            Upper = estimate.Upper,
-            Class = kind,
-            Elapsed = Elapsed,
-            ConnectionsUsed = _connections,
-            FreshConnects = _freshConnects,
-            KeepaliveRefreshes = KeepaliveRefreshes,
-            PayloadRefreshes = PayloadRefreshes,
-            ServerFirstPasses = _serverFirst,
-            Hop = _hop?.Hop?.ToString(),
-            HopReason = _hop?.Why,
-            PeerKeepalive = _peerRefreshes.Count > 1 ? _peerRefreshes.Min() : null,
-            Interrupted = interrupted,
-            Gaps = _gaps,
-            Observations = _observations,
-            Notes = _notes,
-        };
-    }
-
-    private PathClass Classify(bool lost)
-    {
-        if (!lost || _losses.Count == 0)
-        {
-            return PathClass.NoneSeen;
-        }
-
-        var usual = _losses.GroupBy(l => l).MaxBy(g => g.Count())!.Key;
-        if (usual == LossKind.PeerAnnounced)
-        {
-            return PathClass.PeerCloses;
-        }
-
-        if (KeepaliveRefreshes == false && PayloadRefreshes == true)
-        {
-            return PathClass.PayloadOnly;
-        }
-
-        return usual switch
-        {
-            LossKind.PeerClosed => PathClass.PeerCloses,
-            LossKind.Reset => PathClass.Reset,
-            _ => KeepaliveRefreshes == false && PayloadRefreshes is null ? PathClass.PayloadOnly : PathClass.SilentDrop,
-        };
-    }
-
-    /// <summary>An idling connection and its test.</summary>
-    private sealed class Rung(LadderConnection connection)
-    {
-        private readonly long _made = Stopwatch.GetTimestamp();
-
-        public LadderConnection Connection { get; } = connection;
-
-        /// <summary>Age at which it is to be tested.</summary>
-        public TimeSpan? Target { get; set; }
-
-        /// <summary>Age at which the running test began.</summary>
-        public TimeSpan? TestedAt { get; private set; }
-
-        public Task<GapTest>? Test { get; private set; }
-
-        /// <summary>It takes no part in the plan any more.</summary>
-        public bool IsWitness { get; set; }
-
-        public void Begin(CancellationToken cancellation)
-        {
-            TestedAt = Connection.Age;
-            Test = Connection.TestAsync(cancellation);
-        }
-
-        /// <summary>Time from its making to the begin of the present gap: earlier gaps and their tests.</summary>
-        public TimeSpan Spent { get; private set; }
-
-        public void Restart()
-        {
-            Spent = Stopwatch.GetElapsedTime(_made) - Connection.Age;
-            TestedAt = null;
-            Test = null;
-            Target = null;
+            _findings.Note($"the server could not be asked whether sessions of ours remain (application_name = {LadderSessions.ApplicationName})");
         }
     }
 }

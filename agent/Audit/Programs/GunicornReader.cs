@@ -5,7 +5,7 @@ namespace Sidecar.Agent.Audit.Programs;
 
 /// <summary>
 /// Reads gunicorn's settings from its configuration file, which is a Python program, and from its command line, which goes
-/// before it. Only assignments of plain numbers and texts at the begin of a line are understood; others are named.
+/// before it. Only assignments of plain numbers and texts at the start of a line are understood; others are named.
 /// </summary>
 internal sealed class GunicornReader
 {

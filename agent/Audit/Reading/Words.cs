@@ -14,7 +14,7 @@ internal static class Words
 
     /// <summary>
     /// Words of a line between blanks. Single and double quotes hold a word together, a backslash takes the next character
-    /// as it is, and <c>#</c> at the begin of a word starts a comment.
+    /// as it is, and <c>#</c> at the start of a word starts a comment.
     /// </summary>
     public static List<string> Split(string line, bool comments = true)
     {
