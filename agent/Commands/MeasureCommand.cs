@@ -100,9 +100,9 @@ internal static class MeasureCommand
                 }
 
                 var isPostgreSql = parsed.GetValue(protocol) == "postgresql";
-                var target = ResolveTarget(parsed.GetValue(endpoint)!, isPostgreSql, parsed.GetValue(dsnFile), parsed.GetValue(payload), parsed.GetValue(share));
+                var targets = ResolveTargets(parsed.GetValue(endpoint)!, isPostgreSql, parsed.GetValue(dsnFile), parsed.GetValue(payload), parsed.GetValue(share));
                 var settings = new LadderSettings { Max = parsed.GetValue(max), Precision = parsed.GetValue(precision) };
-                return ExecuteAsync(environment, target, settings, parsed.GetValue(json), stop.Token).GetAwaiter().GetResult();
+                return ExecuteAsync(environment, targets, settings, parsed.GetValue(json), stop.Token).GetAwaiter().GetResult();
             }
             catch (Exception e) when (e is MeasurementException or DsnFileException)
             {
@@ -113,7 +113,30 @@ internal static class MeasureCommand
         return command;
     }
 
-    private static async Task<int> ExecuteAsync(CommandEnvironment environment, MeasurementTarget target, LadderSettings settings, bool json, CancellationToken stop)
+    /// <summary>Measures the first address of a name that can be reached, and says which ones were left out.</summary>
+    private static async Task<int> ExecuteAsync(CommandEnvironment environment, IReadOnlyList<MeasurementTarget> targets, LadderSettings settings, bool json, CancellationToken stop)
+    {
+        var dead = new List<string>();
+        for (var i = 0; ; i++)
+        {
+            try
+            {
+                var report = await MeasureAsync(environment, targets[i], settings, json, stop);
+                if (i + 1 < targets.Count)
+                {
+                    dead.Add($"not measured: {string.Join(", ", targets.Skip(i + 1))}, {(i + 2 == targets.Count ? "another address" : "other addresses")} of {targets[i].Host}");
+                }
+
+                return Tell(environment, report with { Notes = [.. dead, .. report.Notes] }, json);
+            }
+            catch (MeasurementException e) when (i + 1 < targets.Count && !stop.IsCancellationRequested)
+            {
+                dead.Add(e.Message);
+            }
+        }
+    }
+
+    private static async Task<MeasurementReport> MeasureAsync(CommandEnvironment environment, MeasurementTarget target, LadderSettings settings, bool json, CancellationToken stop)
     {
         var progress = new ProgressLine(environment.Error, !Console.IsErrorRedirected, environment.Width);
         if (!json)
@@ -123,6 +146,11 @@ internal static class MeasureCommand
 
         var report = await Ladder.RunAsync(target, settings, json ? null : progress.Show, learnt: null, stop);
         progress.Clear();
+        return report;
+    }
+
+    private static int Tell(CommandEnvironment environment, MeasurementReport report, bool json)
+    {
         if (json)
         {
             environment.Out.WriteLine(JsonSerializer.Serialize(MeasurementDocument.From(report), MeasurementJson.Default.MeasurementDocument));
@@ -132,7 +160,12 @@ internal static class MeasureCommand
             Write(environment, report);
         }
 
-        return ExitCodes.Ok;
+        if (report.Failure is { } failure)
+        {
+            environment.Error.WriteLine(Printable.Escape(failure));
+        }
+
+        return report.Failure is null ? ExitCodes.Ok : ExitCodes.Failure;
     }
 
     /// <summary>The result for people.</summary>
@@ -191,7 +224,7 @@ internal static class MeasureCommand
         null => "not known",
     };
 
-    private static MeasurementTarget ResolveTarget(string text, bool isPostgreSql, string? dsnFile, string? payload, double share)
+    private static IReadOnlyList<MeasurementTarget> ResolveTargets(string text, bool isPostgreSql, string? dsnFile, string? payload, double share)
     {
         if (!EndpointSyntax.TryParse(text, out var pattern, out _)
             || (pattern!.Network is { } network && network.PrefixLength != (network.BaseAddress.AddressFamily == AddressFamily.InterNetwork ? 32 : 128)))
@@ -215,22 +248,23 @@ internal static class MeasureCommand
         }
 
         NpgsqlConnectionStringBuilder? dsn = isPostgreSql ? DsnFile.Read(dsnFile!) : null;
-        return new MeasurementTarget
+        IReadOnlyList<IPAddress> addresses = pattern.Network is { } one ? [one.BaseAddress] : Resolve(pattern.Host!);
+        return [.. addresses.Select(address => new MeasurementTarget
         {
-            Host = pattern.Host ?? pattern.Network!.Value.BaseAddress.ToString(),
-            Endpoint = new IPEndPoint(pattern.Network?.BaseAddress ?? Resolve(pattern.Host!), pattern.Port),
+            Host = pattern.Host ?? address.ToString(),
+            Endpoint = new IPEndPoint(address, pattern.Port),
             Protocol = isPostgreSql ? UpstreamProtocol.PostgreSql : UpstreamProtocol.Tcp,
             Dsn = dsn,
             Payload = payload is null ? default : Encoding.UTF8.GetBytes(Unescape(payload)),
             SlotShare = share,
-        };
+        })];
     }
 
-    private static IPAddress Resolve(string host)
+    private static IPAddress[] Resolve(string host)
     {
         try
         {
-            return Dns.GetHostAddresses(host).FirstOrDefault() ?? throw new MeasurementException($"{host}: has no address");
+            return Dns.GetHostAddresses(host) is { Length: > 0 } addresses ? addresses : throw new MeasurementException($"{host}: has no address");
         }
         catch (SocketException e)
         {

@@ -47,7 +47,7 @@ internal delegate Task<GapObservation?> GapTrial(MeasurementTarget target, TimeS
 /// have changed), and again when what is known has grown old. A timeout that has become shorter shows by itself, in connections
 /// that are lost; one that has become longer shows in nothing that is kept alive, so now and then one connection idles
 /// for longer than the path is known to remember. One ladder runs at a time; its first and last gaps
-/// are far apart and its connections few, so the server hardly notices.
+/// are far apart and its connections few (<see cref="LadderSettings.IsGuest"/>), so the server hardly notices.
 /// </summary>
 internal sealed class BackgroundMeasurement : IAsyncDisposable
 {
@@ -203,7 +203,8 @@ internal sealed class BackgroundMeasurement : IAsyncDisposable
 
         if (history.Failures > 0)
         {
-            return now - begun >= _settings.RetryAfter * Math.Min(history.Failures, 10);
+            var pause = _settings.RetryAfter * Math.Pow(2, Math.Min(history.Failures - 1, 30));
+            return now - begun >= (pause < _settings.MeasureAgainAfter ? pause : _settings.MeasureAgainAfter);
         }
 
         if (path.Estimate.Contradicted)
@@ -247,7 +248,7 @@ internal sealed class BackgroundMeasurement : IAsyncDisposable
             {
                 Max = _settings.Max,
                 Survived = path.Estimate is { Upper: null, Contradicted: false, Lower: var survived } ? survived : TimeSpan.Zero,
-                Slots = path.Upstream.Protocol == UpstreamProtocol.Tcp ? _settings.TcpSlots : LadderPlan.DefaultSlots,
+                IsGuest = true,
             };
             _logger.LogInformation("upstream {Upstream}: measuring the idle timeout of the path to {Endpoint}", path.Upstream.Name, path.Endpoint);
             report = await _run(target, settings, null, observation => _news.Enqueue(new MeasurementNews(path.Key, observation, null)), _stopping.Token);
@@ -258,8 +259,8 @@ internal sealed class BackgroundMeasurement : IAsyncDisposable
                 report.ClassName,
                 Duration.ForPeople(report.Lower),
                 report.Upper is { } upper ? Duration.ForPeople(upper) : "none");
-            // Where data was lost as well, or too slow an answer, the connections for comparison said nothing: asked again soon.
-            if (report.Interrupted || report is { KeepaliveRefreshes: false, PayloadRefreshes: false })
+            // Keepalives that did not help on one occasion prove nothing: asked again.
+            if (report.Interrupted || report is { KeepaliveRefreshes: false, Class: PathClass.SilentDrop or PathClass.Reset })
             {
                 report = null;
             }
@@ -357,9 +358,6 @@ internal sealed record BackgroundSettings
     /// <summary>Longest gap of a ladder.</summary>
     public TimeSpan Max { get; init; } = new LadderSettings().Max;
 
-    /// <summary>Connections that idle on a path to a server of unknown protocol.</summary>
-    public int TcpSlots { get; init; } = 6;
-
     /// <summary>A path is measured again after this time, to notice a timeout that has become longer.</summary>
     public TimeSpan MeasureAgainAfter { get; init; } = TimeSpan.FromHours(24);
 
@@ -375,7 +373,7 @@ internal sealed record BackgroundSettings
     /// <summary>Least time between two ladders on a path whose evidence contradicts itself; doubles while that does not end.</summary>
     public TimeSpan ContradictionPause { get; init; } = TimeSpan.FromSeconds(20);
 
-    /// <summary>Time after a failed ladder, multiplied by the failures in a row up to ten.</summary>
+    /// <summary>Time after a failed ladder: a connection was refused, or not answered. It doubles with each in a row, up to <see cref="MeasureAgainAfter"/>.</summary>
     public TimeSpan RetryAfter { get; init; } = TimeSpan.FromMinutes(1);
 
     /// <summary>Evidence is written at most this often.</summary>

@@ -4,41 +4,51 @@ using Sidecar.Probes.Ladder;
 namespace Sidecar.Agent.Measurement;
 
 /// <summary>
-/// The two connections that do not idle: one that only keepalives refresh, and one that application data refreshes. What
-/// has become of them when others were lost says what the path counts.
+/// Connections that do not idle: some that only keepalives refresh, and one that application data refreshes. What has become
+/// of them when others were lost says what the path counts.
 /// </summary>
-internal sealed class Comparison(LadderConnection keepaliveOnly) : IDisposable
+internal sealed class Comparison : IDisposable
 {
     private static readonly TimeSpan ExchangePatience = TimeSpan.FromSeconds(3);
-    private static readonly TimeSpan LastPatience = TimeSpan.FromSeconds(2);
     private static readonly TimeSpan ServerFirstPatience = TimeSpan.FromSeconds(1.5);
 
     private readonly SemaphoreSlim _gate = new(1, 1);
+    private readonly List<LadderConnection> _keepaliveOnly = [];
+    private readonly List<LossKind> _losses = [];
     private LadderConnection? _refreshed;
-    private TimeSpan _interval;
+    private TimeSpan _interval = TimeSpan.FromSeconds(1);
+    private TimeSpan _outlived;
     private bool _refreshedLives;
     private long _refreshedAt;
     private Task _exchange = Task.CompletedTask;
 
-    /// <summary>Whether the connection with keepalives only outlived the timeout; null when that was not seen.</summary>
+    /// <summary>Whether the connections with keepalives only outlived the timeout; null when that was not seen, or not of all alike.</summary>
     public bool? KeepaliveRefreshes { get; private set; }
 
-    /// <summary>Whether the connection with application data outlived the timeout; null when that was not seen.</summary>
+    /// <summary>Whether a connection with application data outlived the timeout; null when that was not seen.</summary>
     public bool? PayloadRefreshes { get; private set; }
+
+    /// <summary>How the connections with keepalives only were lost.</summary>
+    public IReadOnlyList<LossKind> Losses => _losses;
 
     /// <summary>The session by which the server can be made to speak on another one; null where there is none.</summary>
     public PostgreSqlLadderConnection? Speaker => _refreshedLives ? _refreshed as PostgreSqlLadderConnection : null;
 
-    /// <summary>Switches the keepalives on, one a second until more is known to be survived.</summary>
-    /// <param name="refreshed">The connection for application data; null where there is none to send.</param>
-    public void Begin(LadderConnection? refreshed)
+    /// <summary>Takes a connection for keepalives only; one a second until more is known to be survived.</summary>
+    public void KeepAlive(LadderConnection connection)
     {
-        _interval = TimeSpan.FromSeconds(1);
-        keepaliveOnly.Socket.KeepAliveEvery(_interval);
-        (_refreshed, _refreshedLives, _refreshedAt) = (refreshed, refreshed is not null, Stopwatch.GetTimestamp());
+        _keepaliveOnly.Add(connection);
+        connection.Socket.KeepAliveEvery(_interval);
     }
 
-    /// <summary>Keeps the two refreshed, at a third of the shortest time that may matter.</summary>
+    /// <summary>Takes the connection for application data.</summary>
+    public void Exchange(LadderConnection connection) => (_refreshed, _refreshedLives, _refreshedAt) = (connection, true, Stopwatch.GetTimestamp());
+
+    /// <summary>An idling connection has been answered by data after so long: it shows what a connection for data would show.</summary>
+    /// <param name="life">From its making to the last answer, with data exchanged now and then.</param>
+    public void NoteLife(TimeSpan life) => _outlived = life > _outlived ? life : _outlived;
+
+    /// <summary>Keeps them refreshed, at a third of the shortest time that may matter.</summary>
     /// <param name="lower">Longest gap known to be survived.</param>
     public void Refresh(TimeSpan lower, CancellationToken cancellation)
     {
@@ -46,7 +56,7 @@ internal sealed class Comparison(LadderConnection keepaliveOnly) : IDisposable
         if (interval > _interval * 2)
         {
             _interval = interval;
-            keepaliveOnly.Socket.KeepAliveEvery(interval);
+            _keepaliveOnly.ForEach(connection => connection.Socket.KeepAliveEvery(interval));
         }
 
         if (_refreshed is not null && _refreshedLives && Stopwatch.GetElapsedTime(_refreshedAt) >= _interval && _gate.Wait(0, cancellation))
@@ -74,31 +84,40 @@ internal sealed class Comparison(LadderConnection keepaliveOnly) : IDisposable
     /// <summary>Waits for an exchange that is under way.</summary>
     public Task RestAsync() => _exchange;
 
-    /// <summary>Tests both: what they have survived is longer than a gap that was lost.</summary>
-    public async Task TestAsync(CancellationToken cancellation)
+    /// <summary>Tests them: what they have survived is longer than a gap that was lost.</summary>
+    /// <param name="upper">That gap.</param>
+    public async Task TestAsync(TimeSpan upper, CancellationToken cancellation)
     {
         try
         {
-            KeepaliveRefreshes = (await keepaliveOnly.TestAsync(cancellation)).Lost is null;
-            if (_refreshed is not null)
-            {
-                PayloadRefreshes = _refreshedLives && await _refreshed.ExchangeAsync(LastPatience, cancellation) == ExchangeOutcome.Answered;
-            }
+            var tests = await Task.WhenAll(_keepaliveOnly.Select(connection => connection.TestAsync(cancellation)));
+            _losses.AddRange(tests.Select(test => test.Loss).OfType<LossKind>());
+            KeepaliveRefreshes = tests.Any(test => test.Disturbed) ? null
+                : tests.All(test => test.Lost is null) ? true
+                : tests.All(test => test.Lost is not null) ? false
+                : null;
+            PayloadRefreshes = _refreshed is not null
+                ? _refreshedLives && await _refreshed.ExchangeAsync(ExchangePatience, cancellation) == ExchangeOutcome.Answered
+                : _outlived > upper ? true : null;
         }
         catch (OperationCanceledException)
         {
-            // Out of time: these two stay unknown.
+            // Out of time: these stay unknown.
         }
     }
 
     public async Task CloseAsync()
     {
-        if (KeepaliveRefreshes == false)
+        foreach (var connection in _keepaliveOnly)
         {
-            keepaliveOnly.Socket.AbortOnClose();
+            if (_losses.Count > 0)
+            {
+                connection.Socket.AbortOnClose();
+            }
+
+            await connection.DisposeAsync();
         }
 
-        await keepaliveOnly.DisposeAsync();
         if (_refreshed is not null)
         {
             await _refreshed.DisposeAsync();

@@ -1,6 +1,5 @@
 using System.Diagnostics;
 using Sidecar.Agent.Core.Judgement.IdleTimeout;
-using Sidecar.Agent.Core.Settings;
 using Sidecar.Probes.Ladder;
 using Sidecar.Probes.PostgreSql;
 using Sidecar.Probes.Values;
@@ -14,45 +13,57 @@ namespace Sidecar.Agent.Measurement;
 /// </summary>
 internal sealed class Ladder : IDisposable
 {
-    // The least that measures anything: the two for comparison and two that idle.
-    private const int ComparisonSlots = 2;
-    private const int LeastSlots = ComparisonSlots + 2;
+    private const int MostUnwanted = 10;
 
     private static readonly TimeSpan ScanInterval = TimeSpan.FromMilliseconds(250);
-    private static readonly TimeSpan CleanUpPatience = TimeSpan.FromSeconds(8);
+    private static readonly TimeSpan EndPatience = TimeSpan.FromSeconds(15);
+
+    private static readonly TimeSpan PayloadPatience = TimeSpan.FromSeconds(3);
+
+    /// <summary>A connection that is ended sooner than this was not wanted from the start.</summary>
+    private static readonly TimeSpan Unwanted = TimeSpan.FromSeconds(2);
+
+    /// <summary>A run lasts no longer than its longest gap and this: opening, and the tests of the last connections.</summary>
+    internal static readonly TimeSpan Overtime = TimeSpan.FromSeconds(10);
 
     private readonly MeasurementTarget _target;
     private readonly LadderOpener _opener;
     private readonly LadderFindings _findings;
     private readonly Action<LadderProgress>? _progress;
     private readonly long _start = Stopwatch.GetTimestamp();
-    private readonly Dictionary<int, Rung> _idlers = [];
+    private readonly Rungs _rungs;
+
+    private readonly Comparison _comparison = new();
+    private readonly Witnesses _witnesses;
 
     private LadderSettings _settings;
-    private Comparison? _comparison;
-    private Witnesses? _witnesses;
-    private int _lastId;
-    private int _idling;
+    private int _unwanted;
+    private string? _failure;
 
     private Ladder(MeasurementTarget target, LadderSettings settings, Action<LadderProgress>? progress, Action<GapObservation>? learnt)
     {
         _target = target;
         _settings = settings;
         _progress = progress;
-        _opener = new LadderOpener(target);
+        _opener = new LadderOpener(target, settings.IsGuest);
         _findings = new LadderFindings(settings.Survived, learnt);
+        _rungs = new Rungs(_opener);
+        _witnesses = new Witnesses(target, _opener, _comparison);
     }
 
     /// <summary>
-    /// Measures until the bounds are close enough, or until it is cancelled; then it returns what was learnt, marked
-    /// as interrupted. All connections are closed and no session is left on the server when it returns.
+    /// Measures until the bounds are close enough, until the longest gap and <see cref="Overtime"/> have passed, or until it is
+    /// cancelled; then it returns what was learnt, marked as interrupted. All connections are closed and no session is left on the
+    /// server when it returns.
     /// </summary>
     /// <param name="target">What to measure.</param>
     /// <param name="settings">How far and how closely.</param>
     /// <param name="progress">Told what is known, several times a second.</param>
     /// <param name="learnt">Told each piece of evidence about the path as it comes.</param>
     /// <param name="cancellation">Ends it early.</param>
-    /// <exception cref="MeasurementException">Nothing could be measured: no connection, wrong credentials, no free slots.</exception>
+    /// <exception cref="MeasurementException">
+    /// Nothing could be measured: no connection, wrong credentials, no free slots; for a guest also a connection that could not be had later.
+    /// </exception>
     public static async Task<MeasurementReport> RunAsync(
         MeasurementTarget target,
         LadderSettings settings,
@@ -61,48 +72,55 @@ internal sealed class Ladder : IDisposable
         CancellationToken cancellation)
     {
         using var ladder = new Ladder(target, settings, progress, learnt);
+        using var limit = CancellationTokenSource.CreateLinkedTokenSource(cancellation);
+        limit.CancelAfter(settings.Max + Overtime);
         var interrupted = false;
         try
         {
-            await ladder.BeginAsync(cancellation);
-            await ladder.ClimbAsync(cancellation);
+            await ladder.BeginAsync(limit.Token);
+            await ladder.ClimbAsync(limit.Token);
         }
-        catch (OperationCanceledException) when (cancellation.IsCancellationRequested)
+        catch (OperationCanceledException) when (limit.IsCancellationRequested)
         {
+            interrupted = true;
+            if (!cancellation.IsCancellationRequested)
+            {
+                ladder._findings.Note($"ended {Duration.ForPeople(Overtime)} after the longest gap: the bounds would become closer with more time");
+            }
+        }
+        catch (MeasurementException e) when (!settings.IsGuest && ladder._rungs.Opened > 0)
+        {
+            // What was learnt until then is worth telling.
+            ladder._failure = e.Message;
             interrupted = true;
         }
         finally
         {
-            await ladder.EndAsync(interrupted);
+            await ladder.EndAsync(interrupted, limit.Token);
         }
 
-        return ladder._findings.Report(target, Stopwatch.GetElapsedTime(ladder._start), ladder._opener, ladder._comparison, ladder._witnesses, interrupted);
+        return ladder._findings.Report(target, Stopwatch.GetElapsedTime(ladder._start), ladder._opener, ladder._comparison, ladder._witnesses, interrupted)
+            with { Failure = ladder._failure };
     }
 
-    public void Dispose() => _comparison?.Dispose();
+    public void Dispose() => _comparison.Dispose();
 
     private async Task BeginAsync(CancellationToken cancellation)
     {
         // Opened first, so that each of the two has gone longer without the other kind of refreshment than any gap.
-        var keepaliveOnly = await _opener.OpenFirstAsync(cancellation);
-        _comparison = new Comparison(keepaliveOnly);
-        _witnesses = new Witnesses(_target, _opener, _comparison);
-        if (keepaliveOnly is PostgreSqlLadderConnection session)
+        var first = await _opener.OpenFirstAsync(cancellation);
+        _comparison.KeepAlive(first);
+        _settings = _settings with { Slots = await LadderPlaces.CountAsync(first, _target, _settings, cancellation) };
+        if (first is TcpLadderConnection { HasPayload: true } && await first.ExchangeAsync(PayloadPatience, cancellation) != ExchangeOutcome.Answered)
         {
-            var slots = await LadderSessions.CountSlotsAsync(session, cancellation);
-            var allowed = (int)((slots.Free + 1) * _target.SlotShare);
-            if (allowed < LeastSlots)
-            {
-                throw new MeasurementException(
-                    $"{_target}: no ladder: {slots.Free} of {slots.Total} connection slots are free ({slots.Limit}); "
-                    + $"{_target.SlotShare:P0} of them are fewer than the {LeastSlots} that a ladder needs");
-            }
-
-            _settings = _settings with { Slots = Math.Min(_settings.Slots, allowed - ComparisonSlots) };
-            await session.SettleAsync(cancellation);
+            throw new MeasurementException($"{_target}: nothing came back for the payload within {Duration.ForPeople(PayloadPatience)}: only an answer of the server's shows that it is there");
         }
 
-        _comparison.Begin(keepaliveOnly.HasPayload ? await _opener.OpenFirstAsync(cancellation) : null);
+        await first.SettleAsync(cancellation);
+        if (first.HasPayload && !_settings.IsGuest)
+        {
+            _comparison.Exchange(await _opener.OpenFirstAsync(cancellation));
+        }
     }
 
     private async Task ClimbAsync(CancellationToken cancellation)
@@ -114,89 +132,64 @@ internal sealed class Ladder : IDisposable
             await ScanAsync(cancellation);
 
             var estimate = _findings.Estimate();
-            var step = LadderPlan.Next(estimate.Lower, estimate.Upper, Idlers(), _idling, _settings);
+            var step = LadderPlan.Next(estimate.Lower, estimate.Upper, _rungs.Idlers(), _rungs.Opened, _settings);
             if (step.Finished)
             {
                 break;
             }
 
             CallWitnesses(estimate, cancellation);
-            foreach (var id in step.Useless.Where(i => _idlers.TryGetValue(i, out var rung) && !rung.IsWitness))
-            {
-                await DropAsync(id, lost: true);
-            }
-
-            foreach (var rung in _idlers.Values)
-            {
-                rung.Target = null;
-            }
-
-            foreach (var target in step.Targets.Where(t => _idlers.ContainsKey(t.Id)))
-            {
-                _idlers[target.Id].Target = target.Gap;
-            }
-
-            if (step.Open > 0)
+            await _rungs.FollowAsync(step);
+            if (step.Open > 0 && !_opener.IsEnding)
             {
                 await OpenIdlersAsync(step.Open, cancellation);
             }
 
-            foreach (var rung in _idlers.Values.Where(r => r.Test is null && r.Target is { } gap && r.Connection.Age >= gap))
-            {
-                rung.Begin(cancellation);
-            }
-
-            _comparison!.Refresh(estimate.Lower, cancellation);
+            _rungs.BeginDue(cancellation);
+            _comparison.Refresh(estimate.Lower, cancellation);
             Report(estimate);
-            await PauseAsync(cancellation);
+            await _rungs.PauseAsync(ScanInterval, cancellation);
         }
 
         // A witness or the server's word may still be on its way: they are heard, in a few seconds at most.
         CallWitnesses(_findings.Estimate(), cancellation);
-        await Task.WhenAll(_comparison!.RestAsync(), _witnesses!.RestAsync()).WaitAsync(cancellation);
+        await Task.WhenAll(_comparison.RestAsync(), _witnesses.RestAsync()).WaitAsync(cancellation);
         await CollectAsync(cancellation);
-    }
-
-    private Idler[] Idlers() => [.. _idlers.Where(i => !i.Value.IsWitness).Select(i => new Idler(i.Key, i.Value.Connection.Age, i.Value.TestedAt, i.Value.Target))];
-
-    private async Task PauseAsync(CancellationToken cancellation)
-    {
-        var pause = ScanInterval;
-        foreach (var rung in _idlers.Values.Where(r => r.Test is null && r.Target is not null))
-        {
-            var left = rung.Target!.Value - rung.Connection.Age;
-            pause = left < pause ? left : pause;
-        }
-
-        if (pause > TimeSpan.Zero)
-        {
-            var tests = _idlers.Values.Where(r => r.Test is not null).Select(r => (Task)r.Test!);
-            await Task.WhenAny(tests.Append(Task.Delay(pause, cancellation)));
-        }
     }
 
     /// <summary>Takes in the verdicts of the tests that have ended.</summary>
     private async Task CollectAsync(CancellationToken cancellation)
     {
-        foreach (var (id, rung) in _idlers.Where(i => i.Value.Test is { IsCompleted: true }).ToArray())
+        foreach (var rung in _rungs.All.Where(r => r.Test is { IsCompleted: true }).ToArray())
         {
             var test = await rung.Test!;
             if (test.Lost is null && !test.Disturbed)
             {
                 _findings.Learn(test.Survived, null);
+                if (test.PayloadAnswered == true)
+                {
+                    _comparison.NoteLife(rung.Life);
+                }
+
                 rung.Restart();
                 if (rung.IsWitness)
                 {
-                    await DropAsync(id);
+                    await _rungs.DropAsync(rung);
                 }
 
                 continue;
             }
 
-            await DropAsync(id, lost: true);
+            await _rungs.DropAsync(rung, isLost: true);
             if (test.Disturbed)
             {
-                _findings.Note("connections were ended by the server's administrator or by a restart; those say nothing about the path");
+                _findings.NoteEvent("connections were ended by the server's administrator or by a restart; those say nothing about the path");
+                continue;
+            }
+
+            if (rung.Spent == TimeSpan.Zero && test.Lost < Unwanted && test.Loss != LossKind.Silent)
+            {
+                await BeUnwantedAsync("the server closes further connections at once", cancellation);
                 continue;
             }
 
@@ -218,7 +211,7 @@ internal sealed class Ladder : IDisposable
             }
             else
             {
-                _findings.Note("the endpoint could not be reached for a while; what was lost in that time was not counted");
+                _findings.NoteEvent("the endpoint could not be reached for a while; what was lost in that time was not counted");
             }
         }
     }
@@ -227,7 +220,7 @@ internal sealed class Ladder : IDisposable
     private async Task ScanAsync(CancellationToken cancellation)
     {
         var ended = new List<Rung>();
-        foreach (var rung in _idlers.Values.Where(r => r.Test is null))
+        foreach (var rung in _rungs.All.Where(r => r.Test is null))
         {
             switch (rung.Connection.Scan(out var age))
             {
@@ -235,7 +228,7 @@ internal sealed class Ladder : IDisposable
                     ended.Add(rung);
                     break;
                 case IdleScan.Refreshed when age > TimeSpan.FromSeconds(2):
-                    HearPeer(age);
+                    HearPeer(rung.NotePeerRefresh(age));
                     break;
                 default:
                     break;
@@ -248,10 +241,10 @@ internal sealed class Ladder : IDisposable
             var ages = ended.Select(r => r.Connection.Age).ToArray();
             if (ages.Max() - ages.Min() > TimeSpan.FromSeconds(1) + (ages.Max() * 0.1))
             {
-                _findings.Note("connections of all ages ended at the same moment (a server restart); those say nothing about the path");
-                foreach (var id in _idlers.Where(i => ended.Contains(i.Value)).Select(i => i.Key).ToArray())
+                _findings.NoteEvent("connections of all ages ended at the same moment; those say nothing about the path");
+                foreach (var rung in ended)
                 {
-                    await DropAsync(id);
+                    await _rungs.DropAsync(rung);
                 }
 
                 return;
@@ -264,9 +257,15 @@ internal sealed class Ladder : IDisposable
         }
     }
 
-    private void HearPeer(TimeSpan age)
+    private void HearPeer(TimeSpan? refreshes)
     {
-        if (_findings.NotePeerRefresh(age) is not { } every || _settings.Max <= every - ScanInterval)
+        if (refreshes is not { } every)
+        {
+            return;
+        }
+
+        _findings.NotePeerKeepalive(every);
+        if (_settings.Max <= every - ScanInterval)
         {
             return;
         }
@@ -279,7 +278,7 @@ internal sealed class Ladder : IDisposable
     {
         if (estimate.Upper is { } upper)
         {
-            _witnesses!.Call(_idlers.Values, upper, _findings.Losses.Count, cancellation);
+            _witnesses.Call(_rungs.All, upper, _findings.Losses.Count, cancellation);
         }
     }
 
@@ -287,48 +286,48 @@ internal sealed class Ladder : IDisposable
     {
         try
         {
+            if (_settings.IsGuest)
+            {
+                await _opener.EndLostAsync(cancellation);
+            }
+
             var opened = await _opener.OpenAsync(count, cancellation);
             foreach (var connection in opened)
             {
-                _idling++;
-                _idlers.Add(++_lastId, new Rung(connection));
+                _rungs.Add(connection);
             }
 
-            if (opened.Count == 0 && _idlers.Count == 0)
-            {
-                await _opener.WaitOutAsync(cancellation);
-            }
-            else
+            if (opened.Count > 0)
             {
                 _opener.EndOutage();
             }
+
+            if (opened.Count < count && !_settings.IsGuest)
+            {
+                await BeUnwantedAsync("not all connections could be opened", cancellation);
+            }
         }
-        catch (MeasurementException) when (_idlers.Count > 0)
+        catch (MeasurementException) when (_rungs.All.Count > 0 && !_settings.IsGuest)
         {
-            // The server has filled up meanwhile: the ladder goes on with what it has.
-            _settings = _settings with { Slots = Math.Max(2, _idlers.Count) };
+            // The server has filled up meanwhile.
+            await BeUnwantedAsync("the server is at its connection limit", cancellation);
         }
     }
 
-    private async Task DropAsync(int id, bool lost = false)
+    /// <summary>The server does not want so many connections: the ladder goes on with those it has; a guest goes.</summary>
+    private async Task BeUnwantedAsync(string why, CancellationToken cancellation)
     {
-        if (!_idlers.Remove(id, out var rung))
+        if (_settings.IsGuest || ++_unwanted > MostUnwanted)
         {
-            return;
+            throw new MeasurementException($"{_target}: {why}");
         }
 
-        if (rung.Test is Task test)
+        _settings = _settings with { Slots = Math.Max(1, _rungs.All.Count) };
+        _findings.Note(why);
+        if (_rungs.All.Count == 0)
         {
-            await test.ConfigureAwait(ConfigureAwaitOptions.SuppressThrowing);
+            await _opener.WaitOutAsync(cancellation);
         }
-
-        // A forgotten connection would linger as an orphan that retransmits its FIN; a living one says goodbye.
-        if (lost || rung.IsWitness || (_findings.Estimate() is { Upper: not null } known && rung.Connection.Age > known.Lower))
-        {
-            rung.Connection.Socket.AbortOnClose();
-        }
-
-        await rung.Connection.DisposeAsync();
     }
 
     private void Report(IdleTimeoutEstimate estimate)
@@ -338,44 +337,58 @@ internal sealed class Ladder : IDisposable
             return;
         }
 
-        var oldest = _idlers.Values.Select(r => r.Connection.Age).DefaultIfEmpty(TimeSpan.Zero).Max();
+        var oldest = _rungs.All.Select(r => r.Connection.Age).DefaultIfEmpty(TimeSpan.Zero).Max();
         var left = estimate.Upper is null
             ? _settings.Max - oldest
-            : _idlers.Values.Where(r => r.Target is not null).Select(r => r.Target!.Value - r.Connection.Age).DefaultIfEmpty(TimeSpan.Zero).Max();
-        _progress(new LadderProgress(Stopwatch.GetElapsedTime(_start), estimate.Lower, estimate.Upper, _idlers.Count, left > TimeSpan.Zero ? left : TimeSpan.Zero));
+            : _rungs.All.Where(r => r.Target is not null).Select(r => r.Target!.Value - r.Connection.Age).DefaultIfEmpty(TimeSpan.Zero).Max();
+        _progress(new LadderProgress(Stopwatch.GetElapsedTime(_start), estimate.Lower, estimate.Upper, _rungs.All.Count, left > TimeSpan.Zero ? left : TimeSpan.Zero));
     }
 
     /// <summary>What the connections for comparison say; then everything is closed.</summary>
-    private async Task EndAsync(bool interrupted)
+    private async Task EndAsync(bool interrupted, CancellationToken cancellation)
     {
-        using var limit = new CancellationTokenSource(CleanUpPatience);
-        if (_comparison is not null && _witnesses is not null)
+        await Task.WhenAll(_comparison.RestAsync(), _witnesses.RestAsync()).WaitAsync(EndPatience, CancellationToken.None).ConfigureAwait(ConfigureAwaitOptions.SuppressThrowing);
+        if (_findings.Estimate().Upper is { } upper)
         {
-            await Task.WhenAll(_comparison.RestAsync(), _witnesses.RestAsync()).WaitAsync(CleanUpPatience).ConfigureAwait(ConfigureAwaitOptions.SuppressThrowing);
-            if (_findings.Estimate().Upper is not null)
-            {
-                await _comparison.TestAsync(limit.Token);
-            }
-
-            if (!interrupted)
-            {
-                await _witnesses.FindHopAsync(_idlers.Values, _findings.Losses);
-            }
+            using var limit = new CancellationTokenSource(EndPatience);
+            await _comparison.TestAsync(upper, limit.Token);
         }
 
-        foreach (var id in _idlers.Keys.ToArray())
+        if (!interrupted && !_settings.IsGuest)
         {
-            await DropAsync(id);
+            await _witnesses.FindHopAsync(_rungs.All, _findings.Losses);
         }
 
-        if (_comparison is not null)
+        foreach (var rung in _rungs.All.ToArray())
         {
-            await _comparison.CloseAsync();
+            await _rungs.DropAsync(rung, isLost: rung.IsWitness || (_findings.Estimate() is { Upper: not null } known && rung.Connection.Age > known.Lower));
         }
 
-        if (!await _opener.LeaveNothingAsync(CleanUpPatience))
+        await _comparison.CloseAsync();
+        if (!interrupted && _findings.SuggestsPayloadOnly(_target, _comparison))
+        {
+            await TryClockAsync(cancellation);
+        }
+
+        if (!await _opener.LeaveNothingAsync(gently: !cancellation.IsCancellationRequested))
         {
             _findings.Note($"the server could not be asked whether sessions of ours remain (application_name = {LadderSessions.ApplicationName})");
+        }
+    }
+
+    /// <summary>Proves on a second occasion that keepalives do not count, where the first one suggests it.</summary>
+    private async Task TryClockAsync(CancellationToken cancellation)
+    {
+        var estimate = _findings.Estimate();
+        try
+        {
+            await _opener.EndLostAsync(cancellation);
+            var keepaliveOnly = Math.Min(2, _settings.Slots);
+            _findings.IsPayloadOnly = await ClockTrial.RunAsync(_opener, estimate.Lower, estimate.Upper!.Value, keepaliveOnly, _target.Protocol, cancellation) == true;
+        }
+        catch (Exception e) when (e is MeasurementException or OperationCanceledException)
+        {
+            _findings.Note("there was no second occasion to see whether keepalives count");
         }
     }
 }

@@ -1,4 +1,5 @@
 using Sidecar.Agent.Core.Judgement.IdleTimeout;
+using Sidecar.Agent.Core.Settings;
 using Sidecar.Probes.Ladder;
 
 namespace Sidecar.Agent.Measurement;
@@ -12,8 +13,10 @@ internal sealed class LadderFindings
     private readonly List<TriedGap> _gaps = [];
     private readonly List<string> _notes = [];
     private readonly List<LossKind> _losses = [];
-    private readonly List<TimeSpan> _peerRefreshes = [];
+    private TimeSpan? _peerKeepalive;
+    private bool _hadEvent;
 
+    /// <summary>Nothing is learnt yet.</summary>
     /// <param name="survived">Gaps up to this are known to be survived already.</param>
     /// <param name="learnt">Told each piece of evidence about the path as it comes.</param>
     public LadderFindings(TimeSpan survived, Action<GapObservation>? learnt)
@@ -64,23 +67,55 @@ internal sealed class LadderFindings
         }
     }
 
-    /// <summary>Takes in that the peer spoke of its own accord after so long.</summary>
-    /// <returns>How often it does; null while that is not sure.</returns>
-    public TimeSpan? NotePeerRefresh(TimeSpan age)
+    /// <summary>Takes in that the peer refreshes idle connections of its own accord this often.</summary>
+    public void NotePeerKeepalive(TimeSpan every) => _peerKeepalive = _peerKeepalive is { } known && known < every ? known : every;
+
+    /// <summary>
+    /// Whether this occasion speaks for a path on which only data counts: connections with keepalives only were lost between the two
+    /// ends, one with data was not, and nothing else has happened that may have ended them.
+    /// </summary>
+    public bool SuggestsPayloadOnly(MeasurementTarget target, Comparison comparison) =>
+        comparison is { KeepaliveRefreshes: false, PayloadRefreshes: true }
+        && !_hadEvent && Estimate() is { Upper: not null, Contradicted: false }
+        && comparison.Losses.All(loss => ClockTrial.IsBetween(loss, target.Protocol))
+        && Usual() is { } usual && ClockTrial.IsBetween(usual, target.Protocol);
+
+    /// <summary>The second occasion has said the same.</summary>
+    public bool IsPayloadOnly { get; set; }
+
+    /// <summary>Something has happened on the path, or at the server, that ends connections whatever their age.</summary>
+    /// <param name="note">What, for people.</param>
+    public void NoteEvent(string note)
     {
-        _peerRefreshes.Add(age);
-        var least = _peerRefreshes.Min();
-        return _peerRefreshes.Count(r => r <= least * 1.25) < 2 ? null : least;
+        _hadEvent = true;
+        Note(note);
     }
 
     public MeasurementReport Report(MeasurementTarget target, TimeSpan elapsed, LadderOpener opener, Comparison? comparison, Witnesses? witnesses, bool interrupted)
     {
         var estimate = Estimate();
         var (keepalive, payload) = (comparison?.KeepaliveRefreshes, comparison?.PayloadRefreshes);
-        var kind = Classify(estimate.Upper is not null, keepalive, payload);
-        if (kind is PathClass.PeerCloses or PathClass.PayloadOnly && payload is null)
+        var kind = Classify(estimate.Upper is not null);
+        if (kind != PathClass.PeerCloses && comparison?.Losses.Any(loss => loss is LossKind.PeerAnnounced) == true)
+        {
+            keepalive = null;
+            Note("the server itself ended a session that only keepalives had kept alive (idle_session_timeout)");
+        }
+
+        if (kind == PathClass.PeerCloses && payload is null)
         {
             Note("no application data was sent (plain TCP): whether it keeps a connection alive is not known");
+        }
+        else if (keepalive == false && kind is PathClass.SilentDrop or PathClass.Reset)
+        {
+            Note(payload is null
+                ? "keepalives did not keep a connection alive, on one occasion; whether this path counts data only can be known with --payload or --protocol postgresql"
+                : "keepalives did not keep a connection alive, on one occasion, which proves nothing; measure again");
+        }
+
+        if (target.Protocol == UpstreamProtocol.Tcp && target.Payload.IsEmpty)
+        {
+            Note("keepalives are answered by the nearest end of TCP: if that is a proxy, what lies behind it was not measured (--payload TEXT asks the server)");
         }
 
         if (witnesses?.ServerFirst == true)
@@ -102,7 +137,7 @@ internal sealed class LadderFindings
             ServerFirstPasses = witnesses?.ServerFirst,
             Hop = witnesses?.Hop?.Hop?.ToString(),
             HopReason = witnesses?.Hop?.Why,
-            PeerKeepalive = _peerRefreshes.Count > 1 ? _peerRefreshes.Min() : null,
+            PeerKeepalive = _peerKeepalive,
             Interrupted = interrupted,
             Gaps = _gaps,
             Observations = _observations,
@@ -110,29 +145,15 @@ internal sealed class LadderFindings
         };
     }
 
-    private PathClass Classify(bool lost, bool? keepalive, bool? payload)
+    private LossKind? Usual() => _losses.Count == 0 ? null : _losses.GroupBy(l => l).MaxBy(g => g.Count())!.Key;
+
+    private PathClass Classify(bool lost) => lost ? Usual() switch
     {
-        if (!lost || _losses.Count == 0)
-        {
-            return PathClass.NoneSeen;
-        }
-
-        var usual = _losses.GroupBy(l => l).MaxBy(g => g.Count())!.Key;
-        if (usual == LossKind.PeerAnnounced)
-        {
-            return PathClass.PeerCloses;
-        }
-
-        if (keepalive == false && payload == true)
-        {
-            return PathClass.PayloadOnly;
-        }
-
-        return usual switch
-        {
-            LossKind.PeerClosed => PathClass.PeerCloses,
-            LossKind.Reset => PathClass.Reset,
-            _ => keepalive == false && payload is null ? PathClass.PayloadOnly : PathClass.SilentDrop,
-        };
+        null => PathClass.NoneSeen,
+        _ when IsPayloadOnly => PathClass.PayloadOnly,
+        LossKind.PeerClosed or LossKind.PeerAnnounced => PathClass.PeerCloses,
+        LossKind.Reset => PathClass.Reset,
+        _ => PathClass.SilentDrop,
     }
+    : PathClass.NoneSeen;
 }

@@ -11,21 +11,35 @@ namespace Sidecar.Agent.Measurement;
 /// <summary>Opens the connections of a ladder and counts them; tells a lost connection from an outage by a fresh one.</summary>
 internal sealed class LadderOpener
 {
-    public static readonly TimeSpan ConnectPatience = TimeSpan.FromSeconds(3);
+    private static readonly TimeSpan ConnectPatience = TimeSpan.FromSeconds(3);
+
+    /// <summary>Ending sessions gently takes tcp_user_timeout and a retransmission beyond it.</summary>
+    private static readonly TimeSpan EndPatience = TimeSpan.FromSeconds(15);
     private static readonly TimeSpan FreshPatience = TimeSpan.FromSeconds(2);
     private static readonly TimeSpan FreshValidity = TimeSpan.FromSeconds(1);
     private static readonly TimeSpan OutagePatience = TimeSpan.FromMinutes(2);
 
+    /// <summary>A guest connects no more often than this.</summary>
+    private static readonly TimeSpan GuestPace = TimeSpan.FromSeconds(1);
+
     private readonly MeasurementTarget _target;
     private readonly LadderSessions? _sessions;
+    private readonly bool _isGuest;
+    private readonly List<LadderSession> _lost = [];
     private int _opened;
+    private long _connectedAt;
+    private Task _ending = Task.CompletedTask;
     private long _freshAt;
     private long? _outageSince;
 
+    /// <summary>Prepares; nothing is opened yet.</summary>
+    /// <param name="target">What is connected to.</param>
+    /// <param name="isGuest">No more than one SYN a second, and one that is refused or not answered ends all.</param>
     /// <exception cref="MeasurementException">PostgreSQL without credentials.</exception>
-    public LadderOpener(MeasurementTarget target)
+    public LadderOpener(MeasurementTarget target, bool isGuest = false)
     {
         _target = target;
+        _isGuest = isGuest;
         if (target.Protocol == UpstreamProtocol.PostgreSql)
         {
             var dsn = target.Dsn ?? throw new MeasurementException("protocol postgresql needs a DSN file: an unauthenticated session is closed by the server");
@@ -58,9 +72,15 @@ internal sealed class LadderOpener
     }
 
     /// <summary>Opens so many connections side by side; those that could not be had are missing in the result.</summary>
-    /// <exception cref="MeasurementException">The server is at its connection limit.</exception>
+    /// <exception cref="MeasurementException">The server is at its connection limit; for a guest any that cannot be had.</exception>
     public async Task<IReadOnlyList<LadderConnection>> OpenAsync(int count, CancellationToken cancellation)
     {
+        if (_isGuest)
+        {
+            // One for each step: those that have come are idling while the next one waits for its second.
+            return [await OpenFirstAsync(cancellation)];
+        }
+
         var opened = await Task.WhenAll(Enumerable.Range(0, count).Select(_ => TryOpenAsync(cancellation)));
         return [.. opened.OfType<LadderConnection>()];
     }
@@ -69,6 +89,7 @@ internal sealed class LadderOpener
     /// <exception cref="SocketException">It cannot be had.</exception>
     public async Task<LadderConnection> OpenPlainAsync(CancellationToken cancellation)
     {
+        await PaceAsync(cancellation);
         var connection = await TcpLadderConnection.OpenAsync(_target.Network, _target.Endpoint, default, ConnectPatience, cancellation);
         Interlocked.Increment(ref _opened);
         return connection;
@@ -90,9 +111,28 @@ internal sealed class LadderOpener
     /// <summary>The endpoint can be reached again.</summary>
     public void EndOutage() => _outageSince = null;
 
-    /// <summary>Whether a fresh connection can be made, now or within the last second.</summary>
+    /// <summary>True while lost sessions are being ended on the server: a guest opens no others meanwhile.</summary>
+    public bool IsEnding => !_ending.IsCompleted;
+
+    /// <summary>A connection was closed that the path has forgotten: the server may still hold it.</summary>
+    public void NoteLost(LadderConnection connection)
+    {
+        if (_isGuest && connection is PostgreSqlLadderConnection session)
+        {
+            _lost.Add(LadderSession.Of(session));
+        }
+    }
+
+    /// <summary>Whether a fresh connection can be made, now or within the last second. Lost sessions are ended by it.</summary>
+    /// <exception cref="MeasurementException">For a guest: it cannot.</exception>
     public async Task<bool> PathIsUpAsync(CancellationToken cancellation)
     {
+        if (_lost.Count > 0)
+        {
+            await EndLostAsync(cancellation);
+            return true;
+        }
+
         if (_freshAt != 0 && Stopwatch.GetElapsedTime(_freshAt) < FreshValidity)
         {
             return true;
@@ -101,6 +141,7 @@ internal sealed class LadderOpener
         // Two tries: a single SYN may be lost.
         for (var attempt = 0; attempt < 2; attempt++)
         {
+            await PaceAsync(cancellation);
             FreshConnects++;
             if (await TcpLadderConnection.CanConnectAsync(_target.Network, _target.Endpoint, FreshPatience, cancellation))
             {
@@ -109,12 +150,54 @@ internal sealed class LadderOpener
             }
         }
 
-        return false;
+        return _isGuest ? throw new MeasurementException($"{_target}: cannot be reached any more") : false;
+    }
+
+    /// <summary>Ends the lost sessions that the server may still hold.</summary>
+    /// <exception cref="MeasurementException">It cannot be reached.</exception>
+    public async Task EndLostAsync(CancellationToken cancellation)
+    {
+        if (_lost.Count == 0)
+        {
+            return;
+        }
+
+        await _ending.WaitAsync(cancellation);
+        await PaceAsync(cancellation);
+        FreshConnects++;
+        LadderSession[] lost = [.. _lost];
+        _lost.Clear();
+        try
+        {
+            _ending = EndAsync(await _sessions!.OpenForEndingAsync(cancellation), lost);
+        }
+        catch (NpgsqlException e)
+        {
+            throw new MeasurementException($"{_target}: cannot be reached any more: {e.InnerException?.Message ?? e.Message}");
+        }
     }
 
     /// <summary>Sees to it that no session is left on the server; call it when all connections are closed.</summary>
-    /// <returns>False where the server could not be asked, or still holds one after <paramref name="patience"/>.</returns>
-    public async Task<bool> LeaveNothingAsync(TimeSpan patience) => _sessions is null || await _sessions.LeaveNothingAsync(patience) is 0;
+    /// <param name="gently">There is time to spare the server's log.</param>
+    /// <returns>False where the server could not be asked, or still holds one.</returns>
+    public async Task<bool> LeaveNothingAsync(bool gently)
+    {
+        await _ending.ConfigureAwait(ConfigureAwaitOptions.SuppressThrowing);
+        return _sessions is null || await _sessions.LeaveNothingAsync(_isGuest && gently, EndPatience) is 0;
+    }
+
+    private static async Task EndAsync(NpgsqlConnection session, LadderSession[] lost)
+    {
+        using var limit = new CancellationTokenSource(EndPatience);
+        try
+        {
+            await LadderSessions.EndAsync(session, lost, gently: true, limit.Token);
+        }
+        catch (Exception e) when (e is OperationCanceledException or NpgsqlException)
+        {
+            // Asked again in the end.
+        }
+    }
 
     private async Task<LadderConnection?> TryOpenAsync(CancellationToken cancellation)
     {
@@ -132,6 +215,7 @@ internal sealed class LadderOpener
     {
         try
         {
+            await PaceAsync(cancellation);
             LadderConnection connection = _sessions is null
                 ? await TcpLadderConnection.OpenAsync(_target.Network, _target.Endpoint, _target.Payload, ConnectPatience, cancellation)
                 : await _sessions.OpenAsync(cancellation);
@@ -142,5 +226,20 @@ internal sealed class LadderOpener
         {
             throw new MeasurementException($"{_target}: no ladder: the server is at its connection limit ({e.MessageText})");
         }
+    }
+
+    private async Task PaceAsync(CancellationToken cancellation)
+    {
+        if (!_isGuest)
+        {
+            return;
+        }
+
+        if (_connectedAt != 0 && GuestPace - Stopwatch.GetElapsedTime(_connectedAt) is var left && left > TimeSpan.Zero)
+        {
+            await Task.Delay(left, cancellation);
+        }
+
+        _connectedAt = Stopwatch.GetTimestamp();
     }
 }

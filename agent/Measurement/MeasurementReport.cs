@@ -69,6 +69,9 @@ internal sealed record MeasurementReport
     /// <summary>True when it was stopped before it had finished.</summary>
     public required bool Interrupted { get; init; }
 
+    /// <summary>Why it could not go on; null where it was not that.</summary>
+    public string? Failure { get; init; }
+
     /// <summary>The gaps tried, in the order of their verdicts.</summary>
     public required IReadOnlyList<TriedGap> Gaps { get; init; }
 

@@ -40,8 +40,8 @@ internal sealed class PathLearning(BackgroundMeasurement background, NamespaceTa
                 measured.Note(observation);
             }
 
-            // A path on which nothing was lost does not show what it counts.
-            if (news.Report is { Class: not PathClass.NoneSeen and not PathClass.PeerCloses } report)
+            // That keepalives do not count is proven on two occasions, and that they do by one that they kept alive; all else shows nothing.
+            if (news.Report is { } report && (report.Class == PathClass.PayloadOnly || report.KeepaliveRefreshes == true))
             {
                 measured.NoteClock(report.Class == PathClass.PayloadOnly ? IdleClock.Data : IdleClock.Segments);
             }

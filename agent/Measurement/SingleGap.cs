@@ -7,14 +7,13 @@ namespace Sidecar.Agent.Measurement;
 internal static class SingleGap
 {
     private static readonly TimeSpan ScanInterval = TimeSpan.FromSeconds(1);
-    private static readonly TimeSpan CleanUpPatience = TimeSpan.FromSeconds(8);
 
     /// <summary>Lets a single connection idle for one gap.</summary>
     /// <returns>What became of it; null where the path was down, or the connection ended for a reason of its own.</returns>
     /// <exception cref="MeasurementException">No connection could be had.</exception>
     public static async Task<GapObservation?> TryAsync(MeasurementTarget target, TimeSpan gap, CancellationToken cancellation)
     {
-        var opener = new LadderOpener(target);
+        var opener = new LadderOpener(target, isGuest: true);
         try
         {
             await using var connection = await opener.OpenFirstAsync(cancellation);
@@ -41,7 +40,7 @@ internal static class SingleGap
         }
         finally
         {
-            await opener.LeaveNothingAsync(CleanUpPatience);
+            await opener.LeaveNothingAsync(gently: !cancellation.IsCancellationRequested);
         }
     }
 }

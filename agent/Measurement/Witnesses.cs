@@ -1,6 +1,5 @@
 using System.Net.Sockets;
 using Sidecar.Probes.Ladder;
-using Sidecar.Probes.Values;
 
 namespace Sidecar.Agent.Measurement;
 

@@ -37,6 +37,9 @@ public sealed class PostgreSqlLadderConnection : LadderConnection
     /// <summary>Whether the server can be made to speak first on this session (not on a standby).</summary>
     public bool CanListen { get; }
 
+    /// <summary>The channel on which it listens, a name of its own.</summary>
+    public string Channel => _channel;
+
     /// <summary>The session, for the questions that the ladder asks before and after.</summary>
     internal NpgsqlConnection Session => _session;
 
@@ -233,6 +236,8 @@ public sealed class PostgreSqlLadderConnection : LadderConnection
     {
         try
         {
+            // Once the path has forgotten it, a notification that nobody acknowledges ends it, without a FATAL in the server's log.
+            await ScalarAsync(session, "SELECT set_config(name, '5000', false) FROM pg_settings WHERE name = 'tcp_user_timeout'", cancellation);
             await using var command = new NpgsqlCommand("LISTEN " + channel, session);
             await command.ExecuteNonQueryAsync(cancellation);
             return true;

@@ -90,7 +90,8 @@ public sealed class TcpLadderConnection : LadderConnection
                     return ExchangeOutcome.PeerClosed;
                 }
 
-                if (now.Unacknowledged == 0 && now.SegmentsIn != before.SegmentsIn)
+                // An acknowledgement may be that of a proxy, and of a server that is gone behind it: bytes are the server's.
+                if (now.BytesReceived != before.BytesReceived)
                 {
                     await DrainAsync(cancellation);
                     return ExchangeOutcome.Answered;

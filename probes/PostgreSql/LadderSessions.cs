@@ -12,6 +12,15 @@ namespace Sidecar.Probes.PostgreSql;
 /// <param name="Limit">What sets the limit: <c>max_connections</c>, or the role's or database's own limit.</param>
 public sealed record ServerSlots(int Free, int Total, string Limit);
 
+/// <summary>A session of a ladder as the server knows it.</summary>
+/// <param name="Process">Process id of its back-end.</param>
+/// <param name="Start">backend_start: with the process id its identity.</param>
+/// <param name="Channel">The channel on which it listens.</param>
+public readonly record struct LadderSession(int Process, DateTime Start, string Channel)
+{
+    public static LadderSession Of(PostgreSqlLadderConnection connection) => new(connection.BackendProcess, connection.BackendStart, connection.Channel);
+}
+
 /// <summary>Opens the ladder's PostgreSQL sessions, counts what the server can spare, and leaves nothing behind.</summary>
 public sealed class LadderSessions
 {
@@ -20,7 +29,7 @@ public sealed class LadderSessions
 
     private readonly string _connectionString;
     private readonly NetworkNamespace? _network;
-    private readonly List<(int Process, DateTime Start)> _opened = [];
+    private readonly List<LadderSession> _opened = [];
 
     /// <summary>Prepares; nothing is opened yet.</summary>
     /// <param name="network">Where the sessions are opened; null: where this process lives.</param>
@@ -56,7 +65,7 @@ public sealed class LadderSessions
     public async Task<PostgreSqlLadderConnection> OpenAsync(CancellationToken cancellation)
     {
         var session = await PostgreSqlLadderConnection.OpenAsync(_network, _connectionString, Endpoint, cancellation);
-        _opened.Add((session.BackendProcess, session.BackendStart));
+        _opened.Add(LadderSession.Of(session));
         return session;
     }
 
@@ -93,8 +102,10 @@ public sealed class LadderSessions
     /// Ends the sessions that the server still holds because the path forgot them, and waits until none is left.
     /// Call it when the ladder's connections are closed.
     /// </summary>
+    /// <param name="gently">Rather wait for some seconds than have the server log an ended session as FATAL.</param>
+    /// <param name="patience">How long it may take.</param>
     /// <returns>Sessions of ours that are still there (0 when all is as before), or null when the server could not be asked.</returns>
-    public async Task<int?> LeaveNothingAsync(TimeSpan patience)
+    public async Task<int?> LeaveNothingAsync(bool gently, TimeSpan patience)
     {
         if (_opened.Count == 0)
         {
@@ -104,45 +115,81 @@ public sealed class LadderSessions
         using var limit = new CancellationTokenSource(patience);
         try
         {
-            await using var session = new NpgsqlConnection(_connectionString);
-            await PostgreSqlLadderConnection.OpenInsideAsync(_network, session, limit.Token);
-            // The process id may belong to somebody else by now: the start time and the name must fit as well.
-            const string ours = """
-                FROM pg_stat_activity s JOIN unnest($1::int[], $2::timestamptz[]) AS o(pid, started)
-                  ON s.pid = o.pid AND s.backend_start = o.started
-                WHERE s.application_name = $3 AND s.usename = current_user AND s.pid <> pg_backend_pid()
-                """;
-            var left = await CountAsync(session, "SELECT count(*)::int " + ours, limit.Token);
-            for (var round = 0; left > 0; round++)
-            {
-                // Those that were closed properly go of their own accord in a moment.
-                if (round == 2)
-                {
-                    await CountAsync(session, "SELECT count(pg_terminate_backend(s.pid))::int " + ours, limit.Token);
-                }
-
-                await Task.Delay(100, limit.Token);
-                left = await CountAsync(session, "SELECT count(*)::int " + ours, limit.Token);
-            }
-
-            return left;
+            return await EndAsync(await OpenForEndingAsync(limit.Token), [.. _opened], gently, limit.Token);
         }
-        catch (OperationCanceledException)
-        {
-            return null;
-        }
-        catch (NpgsqlException)
+        catch (Exception e) when (e is OperationCanceledException or NpgsqlException)
         {
             return null;
         }
     }
 
-    private async Task<int> CountAsync(NpgsqlConnection session, string sql, CancellationToken cancellation)
+    /// <summary>A session through which others are ended: it shows that the path is up as well.</summary>
+    /// <exception cref="NpgsqlException">The server refuses, or does not answer.</exception>
+    public async Task<NpgsqlConnection> OpenForEndingAsync(CancellationToken cancellation)
+    {
+        var session = new NpgsqlConnection(_connectionString);
+        try
+        {
+            await PostgreSqlLadderConnection.OpenInsideAsync(_network, session, cancellation);
+            return session;
+        }
+        catch
+        {
+            await session.DisposeAsync();
+            throw;
+        }
+    }
+
+    /// <summary>
+    /// Ends those sessions, as far as they are still there. Asked to be gentle it first notifies them: nobody acknowledges that,
+    /// and their kernel gives them up after tcp_user_timeout, which they have set.
+    /// </summary>
+    /// <param name="session">From <see cref="OpenForEndingAsync"/>; it is closed in the end.</param>
+    /// <param name="which">Sessions that are lost or closed.</param>
+    /// <param name="gently">See above.</param>
+    /// <param name="cancellation">Gives up.</param>
+    /// <returns>How many are left: 0.</returns>
+    /// <exception cref="NpgsqlException">The server does not answer any more.</exception>
+    public static async Task<int> EndAsync(NpgsqlConnection session, IReadOnlyList<LadderSession> which, bool gently, CancellationToken cancellation)
+    {
+        // The process id may belong to somebody else by now: the start time and the name must fit as well.
+        const string ours = """
+            FROM pg_stat_activity s JOIN unnest($1::int[], $2::timestamptz[], $4::text[]) AS o(pid, started, channel)
+              ON s.pid = o.pid AND s.backend_start = o.started
+            WHERE s.application_name = $3 AND s.usename = current_user AND s.pid <> pg_backend_pid()
+            """;
+        const int notifyAt = 2;
+        var terminateAt = gently ? 100 : notifyAt;
+        await using (session)
+        {
+            var left = await CountAsync(session, "SELECT count(*)::int " + ours, which, cancellation);
+            for (var round = 0; left > 0; round++)
+            {
+                // Those that were closed properly go of their own accord in a moment.
+                if (round == terminateAt)
+                {
+                    await CountAsync(session, "SELECT count(pg_terminate_backend(s.pid))::int " + ours, which, cancellation);
+                }
+                else if (round == notifyAt)
+                {
+                    await CountAsync(session, "SELECT count(pg_notify(o.channel, '')::text)::int " + ours, which, cancellation);
+                }
+
+                await Task.Delay(100, cancellation);
+                left = await CountAsync(session, "SELECT count(*)::int " + ours, which, cancellation);
+            }
+
+            return left;
+        }
+    }
+
+    private static async Task<int> CountAsync(NpgsqlConnection session, string sql, IReadOnlyList<LadderSession> which, CancellationToken cancellation)
     {
         await using var command = new NpgsqlCommand(sql, session);
-        command.Parameters.Add(new NpgsqlParameter<int[]> { TypedValue = [.. _opened.Select(o => o.Process)] });
-        command.Parameters.Add(new NpgsqlParameter<DateTime[]> { TypedValue = [.. _opened.Select(o => o.Start)] });
+        command.Parameters.Add(new NpgsqlParameter<int[]> { TypedValue = [.. which.Select(o => o.Process)] });
+        command.Parameters.Add(new NpgsqlParameter<DateTime[]> { TypedValue = [.. which.Select(o => o.Start)] });
         command.Parameters.Add(new NpgsqlParameter<string> { TypedValue = ApplicationName });
+        command.Parameters.Add(new NpgsqlParameter<string[]> { TypedValue = [.. which.Select(o => o.Channel)] });
         return Convert.ToInt32(await command.ExecuteScalarAsync(cancellation), CultureInfo.InvariantCulture);
     }
 }

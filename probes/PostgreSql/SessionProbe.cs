@@ -53,7 +53,8 @@ public sealed class SessionProbe(Func<NpgsqlConnectionStringBuilder> readDsn) : 
     private const string ListSessions = """
         SELECT pid, backend_start, host(client_addr), client_port, state, left(application_name, 64), usename::text,
           extract(epoch from clock_timestamp() - backend_start)::float8, extract(epoch from clock_timestamp() - query_start)::float8,
-          extract(epoch from clock_timestamp() - state_change)::float8, extract(epoch from clock_timestamp() - xact_start)::float8
+          extract(epoch from clock_timestamp() - state_change)::float8, extract(epoch from clock_timestamp() - xact_start)::float8,
+          coalesce(query ~* '^\s*listen\M', false) OR pid IN (SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND pid IS NOT NULL)
         FROM pg_stat_activity
         WHERE backend_type = 'client backend' AND client_port > 0 AND client_addr = ANY (string_to_array($1, ',')::inet[])
         LIMIT $2
@@ -253,7 +254,7 @@ public sealed class SessionProbe(Func<NpgsqlConnectionStringBuilder> readDsn) : 
                     age,
                     Seconds(reader, 8),
                     Seconds(reader, 9),
-                    Seconds(reader, 10)));
+                    Seconds(reader, 10)) { HoldsState = reader.GetBoolean(11) });
             }
 
             if (!complete)

@@ -24,7 +24,13 @@ public sealed record ServerSession(
     TimeSpan Age,
     TimeSpan? QueryAge,
     TimeSpan? StateAge,
-    TimeSpan? TransactionAge);
+    TimeSpan? TransactionAge)
+{
+    /// <summary>
+    /// It waits for notifications (its last statement was LISTEN) or holds advisory locks: it is in use although it idles.
+    /// </summary>
+    public bool HoldsState { get; init; }
+}
 
 /// <summary>What one scan at a PostgreSQL server saw.</summary>
 public sealed record ServerScan

@@ -9,10 +9,10 @@ namespace Sidecar.Agent.Core.Judgement;
 public static class KeepalivePlan
 {
     /// <summary>
-    /// Idle time before the first probe where nothing is known of the path: half of the shortest timeout that balancers
-    /// in wide use have (60 s).
+    /// Idle time before the first probe where nothing is known of the path: shorter than any timeout that balancers in use have
+    /// been seen with. It grows as the agent's own connections are seen to survive more.
     /// </summary>
-    public static readonly TimeSpan IdleWhenUnknown = TimeSpan.FromSeconds(30);
+    public static readonly TimeSpan IdleWhenUnknown = TimeSpan.FromSeconds(10);
 
     /// <summary>
     /// The kernel sends data again for this long before it gives a connection up (tcp_retries2 = 15, the default; TCP_RTO_MIN 0.2 s

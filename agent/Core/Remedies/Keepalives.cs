@@ -94,7 +94,7 @@ internal sealed class Keepalives(World world, Probing probing)
             return [];
         }
 
-        var bound = connection.Path.IdleTimeout.Lower;
+        var bound = connection.Path.KeepaliveBound;
         if (section.Keepalive)
         {
             if (protection is not null && now >= protection.NextReview && IsSeenToHold(connection, protection, now))
@@ -209,7 +209,7 @@ internal sealed class Keepalives(World world, Probing probing)
     /// has loosened anything, and it can wait; for ten minutes at most, since an application may also have tightened it.
     /// </summary>
     private static bool IsSeenToHold(TrackedConnection connection, Protection protection, TimeSpan now) =>
-        protection is { Armed: { } armed, IsForTestOnly: false, IsApplications: false, ReviewsSaved: < 10 } && protection.Bound == connection.Path.IdleTimeout.Lower
+        protection is { Armed: { } armed, IsForTestOnly: false, IsApplications: false, ReviewsSaved: < 10 } && protection.Bound == connection.Path.KeepaliveBound
         && connection.KeepaliveAt(now) is { } at && at <= armed.Idle + (armed.Idle / 8) + TimeSpan.FromSeconds(1);
 
     /// <summary>Connections that were armed in one tick are not all reviewed in one tick.</summary>

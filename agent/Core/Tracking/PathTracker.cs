@@ -39,6 +39,13 @@ public sealed partial class PathTracker
     /// </summary>
     public (TimeSpan? Lower, TimeSpan? Upper) IdleTimeout { get; private set; }
 
+    /// <summary>
+    /// The idle time that keepalives go by: the lower bound of the timeout, or, while no loss is known, what connections of the
+    /// agent's own have survived; null where that is too little. What an application's connection survived says less: its
+    /// keepalives may not be seen from here. In powers of two, so that sockets are not set anew with every gap of a ladder.
+    /// </summary>
+    public TimeSpan? KeepaliveBound { get; private set; }
+
     /// <summary>Only data restarts the path's idle clock, as declared or as measured: keepalives protect nothing on it.</summary>
     public bool CountsDataOnly { get; private set; }
 
@@ -59,7 +66,7 @@ public sealed partial class PathTracker
     {
         var wasMeasured = CountsDataOnly && Upstream.Section.RefreshedBy != IdleClock.Data;
         Upstream = upstream;
-        IdleTimeout = (null, null);
+        (IdleTimeout, KeepaliveBound) = ((null, null), null);
         Serve(upstream);
         CountsDataOnly |= wasMeasured;
         _runningSince = null;
@@ -181,6 +188,7 @@ public sealed partial class PathTracker
         if (upstream.Section.IdleTimeout is { Source: IdleTimeoutSource.Declared, Value: var declared })
         {
             IdleTimeout = (declared, declared);
+            KeepaliveBound = declared;
         }
 
         CountsDataOnly = upstream.Section.RefreshedBy == IdleClock.Data;
@@ -192,8 +200,16 @@ public sealed partial class PathTracker
 
     private void Conclude(IdleTimeoutEstimate estimate)
     {
+        KeepaliveBound = null;
+        var least = KeepalivePlan.IdleWhenUnknown * 2;
+        if (estimate is { Upper: null, Contradicted: false } && _estimator.Survived(EvidenceSource.Ladder) is var own && own >= least)
+        {
+            KeepaliveBound = least * Math.Pow(2, Math.Floor(Math.Log2(own / least)));
+        }
+
         IdleTimeout = estimate is { Upper: { } upper, Contradicted: false, Lower: var lower }
             ? (lower > ForgottenOdds.ShortestGap ? lower : ForgottenOdds.ShortestGap, upper)
             : (null, null);
+        KeepaliveBound ??= IdleTimeout.Lower;
     }
 }

@@ -132,8 +132,8 @@ public static class SessionMatch
     }
 
     /// <summary>
-    /// Whether nobody uses the connection: its back-end is idle, outside a transaction, and no data has moved since the
-    /// server was asked. False: it is used. Null: that cannot be proven (<paramref name="why"/> says what is missing), or the
+    /// Whether nobody uses the connection: its back-end is idle, outside a transaction, neither waits for notifications nor
+    /// holds an advisory lock, and no data has moved since the server was asked. False: it is used. Null: that cannot be proven (<paramref name="why"/> says what is missing), or the
     /// view is older than the last data (no words: the next one may tell).
     /// </summary>
     public static bool? IsAtRest(ServerView view, in SessionClaim claim, TimeSpan lastData, out string? why)
@@ -146,7 +146,7 @@ public static class SessionMatch
 
         return Find(view, claim, out var session, out why) switch
         {
-            SessionIdentity.Proven => session is { State: "idle", TransactionAge: null },
+            SessionIdentity.Proven => session is { State: "idle", TransactionAge: null, HoldsState: false },
             SessionIdentity.Gone => Missing(out why),
             _ => null,
         };

@@ -7,7 +7,7 @@ internal sealed class SimulatedLadder(TimeSpan timeout, LadderSettings settings)
 {
     // What the real tests take: an answer comes at once, its absence has to be waited for.
     private static readonly TimeSpan Answered = TimeSpan.FromSeconds(0.05);
-    private static readonly TimeSpan Unanswered = TimeSpan.FromSeconds(2.4);
+    private static readonly TimeSpan Unanswered = TimeSpan.FromSeconds(4.5);
 
     // Every wake-up is late by this.
     private static readonly TimeSpan Late = TimeSpan.FromMilliseconds(7);

@@ -15,11 +15,17 @@ public sealed record LadderSettings
     /// <summary>A narrower interval than this is never asked for.</summary>
     public TimeSpan MinimumWidth { get; init; } = TimeSpan.FromSeconds(1);
 
-    /// <summary>Connections that may idle at the same time, at least 2.</summary>
+    /// <summary>Connections that may idle at the same time, at least 1.</summary>
     public int Slots { get; init; } = LadderPlan.DefaultSlots;
 
     /// <summary>Connections that may be opened in all, the first ones included.</summary>
     public int Connections { get; init; } = LadderPlan.DefaultConnections;
+
+    /// <summary>
+    /// Unasked, in the background: the application's places come first. Few connections, one SYN a second, and the first one that
+    /// is refused ends it.
+    /// </summary>
+    public bool IsGuest { get; init; }
 
     /// <summary>The width at which an interval that starts at <paramref name="lower"/> is narrow enough.</summary>
     public TimeSpan WidthAt(TimeSpan lower)
@@ -86,7 +92,11 @@ public static class LadderPlan
     // With few connections more: what is found by the first loss has to be narrower there, since dividing it takes longer.
     private static readonly double[] FineLongSeconds = [80, 108, 145, 190, 460, 750, 1050, 1620, 2160, 2850, 4800, 6200];
 
+    // With one to three connections the gaps follow one another: doubled, they take twice the timeout together.
+    private static readonly double[] DoublingSeconds = [2.5, 5, 10, 20, 40, 80, 160, 320, 640, 1280, 2560, 5120];
+
     private const int FewSlots = 10;
+    private const int FewestSlots = 4;
 
     /// <summary>The timeouts in common use that get a close pair of gaps.</summary>
     public static IReadOnlyList<TimeSpan> CommonTimeouts { get; } = [.. CommonSeconds.Select(TimeSpan.FromSeconds)];
@@ -95,10 +105,13 @@ public static class LadderPlan
     public static IReadOnlyList<TimeSpan> Scale(TimeSpan lower, LadderSettings settings)
     {
         var offset = Math.Min(settings.Precision, 0.05) * PairOffset;
-        return [.. CommonSeconds
-            .SelectMany(c => new[] { c * (1 - offset), c * (1 + offset) })
-            .Concat(ShortSeconds)
-            .Concat(settings.Slots < FewSlots ? FineLongSeconds : LongSeconds)
+        var scale = settings.Slots < FewestSlots
+            ? DoublingSeconds
+            : CommonSeconds
+                .SelectMany(c => new[] { c * (1 - offset), c * (1 + offset) })
+                .Concat(ShortSeconds)
+                .Concat(settings.Slots < FewSlots ? FineLongSeconds : LongSeconds);
+        return [.. scale
             .Select(TimeSpan.FromSeconds)
             .Where(g => g > lower && g < settings.Max)
             .Append(settings.Max)

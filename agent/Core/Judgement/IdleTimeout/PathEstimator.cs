@@ -246,6 +246,10 @@ public sealed class PathEstimator
         };
     }
 
+    /// <summary>Longest gap that was survived, by the evidence of one source; zero for none.</summary>
+    public TimeSpan Survived(EvidenceSource source) =>
+        _evidence.Where(o => o.Outcome == GapOutcome.Survived && o.Source == source).Select(o => o.Gap).DefaultIfEmpty(TimeSpan.Zero).Max();
+
     /// <summary>The weight of the heaviest observation that another one contradicts: any one of them may be the lie.</summary>
     private double LargestDisputed()
     {
