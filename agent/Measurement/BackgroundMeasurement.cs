@@ -43,7 +43,7 @@ internal delegate Task<GapObservation?> GapTrial(MeasurementTarget target, TimeS
 
 /// <summary>
 /// Measures paths while the agent runs, beside the loop: the loop offers its paths at every scan and takes the news; it
-/// never waits. A path is measured when little is known of it, when its evidence contradicts itself (the router may
+/// never waits. A path is measured when little is known of it, when its evidence contradicts itself or has worn out (the router may
 /// have changed), and again when what is known has grown old. A timeout that has become shorter shows by itself, in connections
 /// that are lost; one that has become longer shows in nothing that is kept alive, so now and then one connection idles
 /// for longer than the path is known to remember. One ladder runs at a time; its first and last gaps
@@ -120,7 +120,7 @@ internal sealed class BackgroundMeasurement : IAsyncDisposable
         }
 
         history.LastBegun = _clock.GetUtcNow();
-        history.Contradictions = path.Estimate.Contradicted ? history.Contradictions + 1 : 0;
+        history.Contradictions = IsUnsettled(path.Estimate) ? history.Contradictions + 1 : 0;
         Running = path.Key;
         var copy = path;
         _ladder = Task.Run(() => MeasureAsync(copy));
@@ -198,7 +198,7 @@ internal sealed class BackgroundMeasurement : IAsyncDisposable
         if (history.LastBegun is not { } begun)
         {
             // Kept evidence that is still good saves a ladder after a restart.
-            return path.Estimate.Contradicted || !path.Estimate.IsTight(0.1, TimeSpan.FromSeconds(2)) || path.Estimate.Age > _settings.MeasureAgainAfter;
+            return path.Estimate.Contradicted || !IsTight(path.Estimate) || path.Estimate.Age > _settings.MeasureAgainAfter;
         }
 
         if (history.Failures > 0)
@@ -207,13 +207,18 @@ internal sealed class BackgroundMeasurement : IAsyncDisposable
             return now - begun >= (pause < _settings.MeasureAgainAfter ? pause : _settings.MeasureAgainAfter);
         }
 
-        if (path.Estimate.Contradicted)
+        if (IsUnsettled(path.Estimate))
         {
             return now - begun >= _settings.ContradictionPause * Math.Pow(2, Math.Min(history.Contradictions, 7));
         }
 
         return now - begun >= _settings.MeasureAgainAfter;
     }
+
+    /// <summary>Evidence contradicts itself, or what contradicted it has been worn out and little is left.</summary>
+    private static bool IsUnsettled(IdleTimeoutEstimate estimate) => estimate.Contradicted || (estimate.Upper is not null && !IsTight(estimate));
+
+    private static bool IsTight(IdleTimeoutEstimate estimate) => estimate.IsTight(0.1, TimeSpan.FromSeconds(2));
 
     /// <summary>What a ladder may be run against unasked. The reason for a refusal is logged once per upstream.</summary>
     private bool IsPermitted(in PathToMeasure path)
@@ -247,18 +252,19 @@ internal sealed class BackgroundMeasurement : IAsyncDisposable
             var settings = new LadderSettings
             {
                 Max = _settings.Max,
-                Survived = path.Estimate is { Upper: null, Contradicted: false, Lower: var survived } ? survived : TimeSpan.Zero,
+                Survived = path.Estimate is { Contradicted: false, Lower: var survived } ? survived : TimeSpan.Zero,
                 IsGuest = true,
             };
             _logger.LogInformation("upstream {Upstream}: measuring the idle timeout of the path to {Endpoint}", path.Upstream.Name, path.Endpoint);
             report = await _run(target, settings, null, observation => _news.Enqueue(new MeasurementNews(path.Key, observation, null)), _stopping.Token);
             _logger.LogInformation(
-                "upstream {Upstream}: the path to {Endpoint} is {Class}, lower {Lower}, upper {Upper}",
+                "upstream {Upstream}: the path to {Endpoint} is {Class}, lower {Lower}, upper {Upper}; {Notes}",
                 path.Upstream.Name,
                 path.Endpoint,
                 report.ClassName,
                 Duration.ForPeople(report.Lower),
-                report.Upper is { } upper ? Duration.ForPeople(upper) : "none");
+                report.Upper is { } upper ? Duration.ForPeople(upper) : "none",
+                string.Join("; ", report.Notes.DefaultIfEmpty("no remarks")));
             // Keepalives that did not help on one occasion prove nothing: asked again.
             if (report.Interrupted || report is { KeepaliveRefreshes: false, Class: PathClass.SilentDrop or PathClass.Reset })
             {

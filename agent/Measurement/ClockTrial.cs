@@ -5,7 +5,7 @@ using Sidecar.Probes.Ladder;
 namespace Sidecar.Agent.Measurement;
 
 /// <summary>
-/// The second occasion for "keepalives do not count here": new connections, some kept alive by keepalives and one by data, all of the
+/// An occasion more for "keepalives do not count here": new connections, some kept alive by keepalives and one by data, all of the
 /// same age, for longer than the path remembers. One occasion alone may have been a flush, a lost packet or a server's own limit.
 /// </summary>
 internal static class ClockTrial
@@ -47,7 +47,7 @@ internal static class ClockTrial
             await comparison.RestAsync();
             using var limit = CancellationTokenSource.CreateLinkedTokenSource(cancellation);
             limit.CancelAfter(EndPatience);
-            await comparison.TestAsync(upper, limit.Token);
+            await comparison.TestAsync(limit.Token);
             return comparison switch
             {
                 { KeepaliveRefreshes: true } => false,

@@ -17,7 +17,6 @@ internal sealed class Comparison : IDisposable
     private readonly List<LossKind> _losses = [];
     private LadderConnection? _refreshed;
     private TimeSpan _interval = TimeSpan.FromSeconds(1);
-    private TimeSpan _outlived;
     private bool _refreshedLives;
     private long _refreshedAt;
     private Task _exchange = Task.CompletedTask;
@@ -43,10 +42,6 @@ internal sealed class Comparison : IDisposable
 
     /// <summary>Takes the connection for application data.</summary>
     public void Exchange(LadderConnection connection) => (_refreshed, _refreshedLives, _refreshedAt) = (connection, true, Stopwatch.GetTimestamp());
-
-    /// <summary>An idling connection has been answered by data after so long: it shows what a connection for data would show.</summary>
-    /// <param name="life">From its making to the last answer, with data exchanged now and then.</param>
-    public void NoteLife(TimeSpan life) => _outlived = life > _outlived ? life : _outlived;
 
     /// <summary>Keeps them refreshed, at a third of the shortest time that may matter.</summary>
     /// <param name="lower">Longest gap known to be survived.</param>
@@ -84,9 +79,8 @@ internal sealed class Comparison : IDisposable
     /// <summary>Waits for an exchange that is under way.</summary>
     public Task RestAsync() => _exchange;
 
-    /// <summary>Tests them: what they have survived is longer than a gap that was lost.</summary>
-    /// <param name="upper">That gap.</param>
-    public async Task TestAsync(TimeSpan upper, CancellationToken cancellation)
+    /// <summary>Tests them, after a gap that is shorter than what they have lasted was lost.</summary>
+    public async Task TestAsync(CancellationToken cancellation)
     {
         try
         {
@@ -96,9 +90,10 @@ internal sealed class Comparison : IDisposable
                 : tests.All(test => test.Lost is null) ? true
                 : tests.All(test => test.Lost is not null) ? false
                 : null;
-            PayloadRefreshes = _refreshed is not null
-                ? _refreshedLives && await _refreshed.ExchangeAsync(ExchangePatience, cancellation) == ExchangeOutcome.Answered
-                : _outlived > upper ? true : null;
+            if (_refreshed is not null)
+            {
+                PayloadRefreshes = _refreshedLives && await _refreshed.ExchangeAsync(ExchangePatience, cancellation) == ExchangeOutcome.Answered;
+            }
         }
         catch (OperationCanceledException)
         {

@@ -166,11 +166,6 @@ internal sealed class Ladder : IDisposable
             if (test.Lost is null && !test.Disturbed)
             {
                 _findings.Learn(test.Survived, null);
-                if (test.PayloadAnswered == true)
-                {
-                    _comparison.NoteLife(rung.Life);
-                }
-
                 rung.Restart();
                 if (rung.IsWitness)
                 {
@@ -228,7 +223,7 @@ internal sealed class Ladder : IDisposable
                     ended.Add(rung);
                     break;
                 case IdleScan.Refreshed when age > TimeSpan.FromSeconds(2):
-                    HearPeer(rung.NotePeerRefresh(age));
+                    HearPeer(rung.Peer.Note(age));
                     break;
                 default:
                     break;
@@ -348,10 +343,10 @@ internal sealed class Ladder : IDisposable
     private async Task EndAsync(bool interrupted, CancellationToken cancellation)
     {
         await Task.WhenAll(_comparison.RestAsync(), _witnesses.RestAsync()).WaitAsync(EndPatience, CancellationToken.None).ConfigureAwait(ConfigureAwaitOptions.SuppressThrowing);
-        if (_findings.Estimate().Upper is { } upper)
+        if (_findings.Estimate().Upper is not null)
         {
             using var limit = new CancellationTokenSource(EndPatience);
-            await _comparison.TestAsync(upper, limit.Token);
+            await _comparison.TestAsync(limit.Token);
         }
 
         if (!interrupted && !_settings.IsGuest)
@@ -376,15 +371,21 @@ internal sealed class Ladder : IDisposable
         }
     }
 
-    /// <summary>Proves on a second occasion that keepalives do not count, where the first one suggests it.</summary>
+    /// <summary>Proves that keepalives do not count and data does, on two occasions: one was this ladder, if it had a connection for data.</summary>
     private async Task TryClockAsync(CancellationToken cancellation)
     {
         var estimate = _findings.Estimate();
+        var isProven = true;
         try
         {
-            await _opener.EndLostAsync(cancellation);
-            var keepaliveOnly = Math.Min(2, _settings.Slots);
-            _findings.IsPayloadOnly = await ClockTrial.RunAsync(_opener, estimate.Lower, estimate.Upper!.Value, keepaliveOnly, _target.Protocol, cancellation) == true;
+            for (var occasion = _comparison.PayloadRefreshes == true ? 1 : 0; occasion < 2 && isProven; occasion++)
+            {
+                await _opener.EndLostAsync(cancellation);
+                var keepaliveOnly = Math.Min(2, _settings.Slots);
+                isProven = await ClockTrial.RunAsync(_opener, estimate.Lower, estimate.Upper!.Value, keepaliveOnly, _target.Protocol, cancellation) == true;
+            }
+
+            _findings.IsPayloadOnly = isProven;
         }
         catch (Exception e) when (e is MeasurementException or OperationCanceledException)
         {

@@ -72,15 +72,16 @@ internal sealed class LadderFindings
 
     /// <summary>
     /// Whether this occasion speaks for a path on which only data counts: connections with keepalives only were lost between the two
-    /// ends, one with data was not, and nothing else has happened that may have ended them.
+    /// ends, one with data was not (where there was one), and nothing else has happened that may have ended them.
     /// </summary>
     public bool SuggestsPayloadOnly(MeasurementTarget target, Comparison comparison) =>
-        comparison is { KeepaliveRefreshes: false, PayloadRefreshes: true }
+        comparison.KeepaliveRefreshes == false
+        && (comparison.PayloadRefreshes ?? target.Protocol == UpstreamProtocol.PostgreSql)
         && !_hadEvent && Estimate() is { Upper: not null, Contradicted: false }
         && comparison.Losses.All(loss => ClockTrial.IsBetween(loss, target.Protocol))
         && Usual() is { } usual && ClockTrial.IsBetween(usual, target.Protocol);
 
-    /// <summary>The second occasion has said the same.</summary>
+    /// <summary>Two occasions have said so.</summary>
     public bool IsPayloadOnly { get; set; }
 
     /// <summary>Something has happened on the path, or at the server, that ends connections whatever their age.</summary>
@@ -94,7 +95,7 @@ internal sealed class LadderFindings
     public MeasurementReport Report(MeasurementTarget target, TimeSpan elapsed, LadderOpener opener, Comparison? comparison, Witnesses? witnesses, bool interrupted)
     {
         var estimate = Estimate();
-        var (keepalive, payload) = (comparison?.KeepaliveRefreshes, comparison?.PayloadRefreshes);
+        var (keepalive, payload) = (comparison?.KeepaliveRefreshes, IsPayloadOnly ? true : comparison?.PayloadRefreshes);
         var kind = Classify(estimate.Upper is not null);
         if (kind != PathClass.PeerCloses && comparison?.Losses.Any(loss => loss is LossKind.PeerAnnounced) == true)
         {

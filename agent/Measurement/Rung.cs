@@ -7,8 +7,9 @@ namespace Sidecar.Agent.Measurement;
 internal sealed class Rung(int id, LadderConnection connection)
 {
     private readonly long _made = Stopwatch.GetTimestamp();
-    private TimeSpan _peerRefresh;
-    private int _alike;
+
+    /// <summary>How often the peer moves segments on it of its own accord.</summary>
+    public PeerRhythm Peer { get; } = new();
 
     /// <summary>The plan's number for it.</summary>
     public int Id { get; } = id;
@@ -26,21 +27,8 @@ internal sealed class Rung(int id, LadderConnection connection)
     /// <summary>It takes no part in the plan any more.</summary>
     public bool IsWitness { get; set; }
 
-    /// <summary>Time since its making.</summary>
-    public TimeSpan Life => Stopwatch.GetElapsedTime(_made);
-
     /// <summary>Time from its making to the start of the present gap: earlier gaps and their tests.</summary>
     public TimeSpan Spent { get; private set; }
-
-    /// <summary>The peer has moved segments on it of its own accord after so long.</summary>
-    /// <returns>How often it does so; null before the third time in a row at the same distance, as retransmissions never are.</returns>
-    public TimeSpan? NotePeerRefresh(TimeSpan age)
-    {
-        var slack = TimeSpan.FromSeconds(Math.Max(0.5, age.TotalSeconds * 0.1));
-        _alike = (age - _peerRefresh).Duration() <= slack ? _alike + 1 : 1;
-        _peerRefresh = age;
-        return _alike >= 3 ? age : null;
-    }
 
     public void Begin(CancellationToken cancellation)
     {
@@ -50,7 +38,7 @@ internal sealed class Rung(int id, LadderConnection connection)
 
     public void Restart()
     {
-        Spent = Life - Connection.Age;
+        Spent = Stopwatch.GetElapsedTime(_made) - Connection.Age;
         TestedAt = null;
         Test = null;
         Target = null;

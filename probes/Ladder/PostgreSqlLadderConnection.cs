@@ -29,7 +29,7 @@ public sealed class PostgreSqlLadderConnection : LadderConnection
     public override bool HasPayload => true;
 
     /// <summary>Process id of the server's backend.</summary>
-    public int BackendProcess => _session.ProcessID;
+    public int BackendProcess { get; private init; }
 
     /// <summary>When the backend started, by the server's clock: with the process id, the session's identity.</summary>
     public DateTime BackendStart { get; private init; }
@@ -56,7 +56,7 @@ public sealed class PostgreSqlLadderConnection : LadderConnection
             var channel = string.Create(CultureInfo.InvariantCulture, $"conn_sidecar_{session.ProcessID}_{Random.Shared.Next():x}");
             var start = (DateTime)(await ScalarAsync(session, "SELECT backend_start FROM pg_stat_activity WHERE pid = pg_backend_pid()", cancellation))!;
             var canListen = await TryListenAsync(session, channel, cancellation);
-            var connection = new PostgreSqlLadderConnection(session, socket, channel, canListen) { BackendStart = start };
+            var connection = new PostgreSqlLadderConnection(session, socket, channel, canListen) { BackendProcess = session.ProcessID, BackendStart = start };
             await connection.SettleAsync(cancellation);
             return connection;
         }

@@ -57,8 +57,11 @@ internal static class MeasuredPath
 {
     public const string Password = "not-to-be-seen";
 
-    public static async Task<Measured> TcpAsync(TestLab lab, int port, params IEnumerable<string> arguments) =>
-        await RunAsync(lab, $"{lab.Network.DatabaseAddress4}:{port}", arguments);
+    public static Task<Measured> TcpAsync(TestLab lab, int port, params IEnumerable<string> arguments) =>
+        AtAsync(lab, $"{lab.Network.DatabaseAddress4}:{port}", arguments);
+
+    /// <summary>Measures an endpoint as the worker host sees it.</summary>
+    public static Task<Measured> AtAsync(TestLab lab, string endpoint, params IEnumerable<string> arguments) => RunAsync(lab, endpoint, arguments);
 
     public static Task<Measured> PostgreSqlAsync(TestLab lab, int port = Database.Port, params IEnumerable<string> arguments) =>
         RunAsync(lab, $"{lab.Network.DatabaseAddress4}:{port}", ["--protocol", "postgresql", "--dsn-file", DsnFile(lab, "postgres"), .. arguments]);
@@ -95,7 +98,7 @@ internal static class MeasuredPath
         }
     }
 
-    /// <summary>A listener on the database host that accepts and keeps quiet, and closes each connection after a time if one is given.</summary>
+    /// <summary>A listener on the database host that accepts, keeps quiet, closes when the client does, and closes each connection after a time if one is given.</summary>
     public static Socket Listen(TestLab lab, int port, TimeSpan? closeAfter = null)
     {
         var listener = lab.Network.Database.Inside(() => new Socket(AddressFamily.InterNetwork, SocketType.Stream, ProtocolType.Tcp));
@@ -113,6 +116,7 @@ internal static class MeasuredPath
                 {
                     var socket = await listener.AcceptAsync();
                     kept.Add(socket);
+                    _ = FollowAsync(socket);
                     if (closeAfter is { } time)
                     {
                         _ = CloseAsync(socket, time);
@@ -123,6 +127,23 @@ internal static class MeasuredPath
             {
                 kept.ForEach(s => s.Dispose());
             }
+        }
+
+        static async Task FollowAsync(Socket socket)
+        {
+            try
+            {
+                var buffer = new byte[4096];
+                while (await socket.ReceiveAsync(buffer) > 0)
+                {
+                }
+            }
+            catch (Exception e) when (e is SocketException or ObjectDisposedException)
+            {
+                // Reset by the client, or closed by the test.
+            }
+
+            socket.Dispose();
         }
 
         static async Task CloseAsync(Socket socket, TimeSpan time)
@@ -144,6 +165,6 @@ internal static class MeasuredPath
     {
         var result = await lab.Network.Worker.TryRunAsync([AgentProcess.Binary, "measure", endpoint, "--json", .. arguments]);
         (result.Output + result.Error).ShouldNotContain(Password);
-        return new Measured(result.ExitCode, result.Error, result.ExitCode == 0 ? JsonDocument.Parse(result.Output).RootElement : null);
+        return new Measured(result.ExitCode, result.Error, result.Output.StartsWith('{') ? JsonDocument.Parse(result.Output).RootElement : null);
     }
 }

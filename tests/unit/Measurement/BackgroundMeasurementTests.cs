@@ -94,6 +94,44 @@ public sealed class BackgroundMeasurementTests : IAsyncLifetime, IDisposable
     }
 
     [Fact]
+    public async Task A_path_of_which_little_is_left_is_measured_again()
+    {
+        await FinishAsync();
+        Learn(Seen(5, GapOutcome.Survived), Seen(8.6, GapOutcome.Lost));
+        _clock.Advance(TimeSpan.FromMinutes(1));
+
+        await BeginAsync();
+
+        _ladders.Count.ShouldBe(2);
+        _ladders[1].Settings.IsGuest.ShouldBeTrue();
+        _ladders[1].Settings.Survived.ShouldBe(TimeSpan.FromSeconds(5));
+    }
+
+    [Fact]
+    public async Task Refusals_double_the_pause_up_to_a_day()
+    {
+        var pauses = new List<double>();
+        await BeginAsync();
+        while (pauses.Count < 13)
+        {
+            _ladders[^1].End.SetException(new MeasurementException("refused"));
+            await TakeAsync();
+            var pause = TimeSpan.Zero;
+            while (_background.Running is null)
+            {
+                pause += TimeSpan.FromSeconds(30);
+                _clock.Advance(TimeSpan.FromSeconds(30));
+                Offer();
+            }
+
+            await _begun.WaitAsync();
+            pauses.Add(pause.TotalMinutes);
+        }
+
+        pauses.ShouldBe([1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 1440, 1440]);
+    }
+
+    [Fact]
     public async Task A_contradiction_that_does_not_end_is_not_measured_in_a_rush()
     {
         await FinishAsync();
