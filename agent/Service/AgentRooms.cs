@@ -10,6 +10,7 @@ using Sidecar.Agent.Observation;
 using Sidecar.Agent.Telemetry;
 using Sidecar.Probes.Processes;
 using Sidecar.Probes.Sockets;
+using Sidecar.Probes.Values;
 
 namespace Sidecar.Agent.Service;
 
@@ -161,12 +162,12 @@ internal sealed class AgentRooms : IDisposable
         var limitations = new List<string>(_selfCheck.Limitations);
         if (Eyes.Namespaces.Refused > 0)
         {
-            limitations.Add($"{Eyes.Namespaces.Refused} other network namespaces cannot be entered ({Eyes.Namespaces.RefusedBecause}): connections there are not seen");
+            limitations.Add($"{Quantity.Of(Eyes.Namespaces.Refused, "other network namespace")} cannot be entered ({Eyes.Namespaces.RefusedBecause}): connections there are not seen");
         }
 
         if (Eyes.Namespaces.LeftOut > 0)
         {
-            limitations.Add($"{Eyes.Namespaces.LeftOut} network namespaces are left out, since there are too many, in all or of one user: connections there are not seen");
+            limitations.Add($"{Quantity.Of(Eyes.Namespaces.LeftOut, "network namespace is", "network namespaces are")} left out, since there are too many, in all or of one user: connections there are not seen");
         }
 
         limitations.AddRange(_sessions.Problems);

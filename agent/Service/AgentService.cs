@@ -7,6 +7,7 @@ using Sidecar.Agent.Core.Tracking;
 using Sidecar.Agent.Observation;
 using Sidecar.Agent.Telemetry;
 using Sidecar.Agent.Telemetry.Systemd;
+using Sidecar.Probes.Values;
 
 namespace Sidecar.Agent.Service;
 
@@ -88,7 +89,7 @@ internal sealed class AgentService(
     }
 
     private static string Summary(SidecarConfiguration inForce, AgentInstance instance) =>
-        $"mode {(inForce.Agent.Mode == AgentMode.Observe ? "observe" : "protect")}, {inForce.Upstreams.Count} upstreams, {instance.Watched} connections watched";
+        $"mode {(inForce.Agent.Mode == AgentMode.Observe ? "observe" : "protect")}, {Quantity.Of(inForce.Upstreams.Count, "upstream")}, {Quantity.Of(instance.Watched, "connection")} watched";
 
     private async Task<AgentInstance> StartAsync(SidecarConfiguration next, World? earlier, CancellationToken stoppingToken)
     {

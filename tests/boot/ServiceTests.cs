@@ -323,8 +323,11 @@ public sealed class ServiceTests(WorkerHost host) : IClassFixture<WorkerHost>
     [Fact]
     public async Task Observe_only_takes_all_capabilities_and_still_sees_the_connections()
     {
-        await host.ConfigureAsync(dropIn: "/usr/share/doc/conn-sidecar/examples/observe-only.conf");
+        await host.ConfigureAsync();
         await host.Web.RestartAsync(Machine);
+        // What the example itself says is to be done.
+        var example = await Machine.RunAsync("cat", "/usr/share/doc/conn-sidecar/examples/observe-only.conf");
+        await Machine.ShellAsync(string.Join('\n', example.Split('\n').Where(line => line.StartsWith("#     ", StringComparison.Ordinal)).Select(line => line[1..])));
 
         (await Machine.RunAsync("cat", $"/proc/{await Machine.MainPidAsync()}/status")).ShouldMatch(@"CapEff:\s0{16}\n");
         await host.UntilAsync("four connections", async () =>
@@ -334,6 +337,12 @@ public sealed class ServiceTests(WorkerHost host) : IClassFixture<WorkerHost>
         }, Wait.Seconds(20));
         (await host.Lab.DatabaseSocketsAsync()).ShouldAllBe(s => s.Timer == "");
         (await Machine.UnitAsync("ActiveState")).ShouldBe("active");
+        (await Machine.ShellAsync("exec 3<>/dev/tcp/127.0.0.1/10042; printf 'GET /readyz HTTP/1.0\\r\\n\\r\\n' >&3; cat <&3")).ShouldContain("200 OK");
+        var shown = await Machine.RunAsync("conn-sidecar", "status");
+        shown.ShouldContain("mode observe, running");
+        // What is missing for remedies alone is no limitation of who only observes.
+        shown.ShouldNotContain("recycle");
+        shown.ShouldContain("! CAP_SYS_PTRACE is missing: owners");
     }
 
     [Fact]
