@@ -53,8 +53,13 @@ internal sealed class AgentService(
             {
                 await _reload.WaitAsync(stoppingToken).ConfigureAwait(false);
                 notifier.Reloading();
-                if (Reread() is { } next)
+                if (Reread(out var refused) is { } next)
                 {
+                    foreach (var difference in ConfigurationDifference.Between(inForce, next).DefaultIfEmpty("nothing has changed"))
+                    {
+                        _log.ReloadChanges(difference);
+                    }
+
                     await instance.SettleAsync(SettleWithin, stoppingToken).ConfigureAwait(false);
                     var earlier = instance.World;
                     await instance.DisposeAsync().ConfigureAwait(false);
@@ -65,7 +70,7 @@ internal sealed class AgentService(
                 }
                 else
                 {
-                    notifier.Ready(Summary(inForce, instance));
+                    notifier.Ready($"{Summary(inForce, instance)}; {refused}");
                 }
             }
         }
@@ -107,8 +112,9 @@ internal sealed class AgentService(
         }
     }
 
-    private SidecarConfiguration? Reread()
+    private SidecarConfiguration? Reread(out string refused)
     {
+        refused = "";
         try
         {
             return reread();
@@ -120,6 +126,7 @@ internal sealed class AgentService(
                 _log.ReloadRefused(error.ToString());
             }
 
+            refused = e.ReloadRefused;
             _log.ReloadRefused("the new configuration was refused; the old one stays in force");
             return null;
         }
