@@ -152,15 +152,16 @@ internal sealed class HostChecks(SidecarConfiguration configuration)
             return new Finding("systemd, journal", FindingState.DoesNot, false, "systemd does not run this host: no watchdog, and the log goes to standard error");
         }
 
+        const string journal = "/run/systemd/journal/socket";
         try
         {
             using var socket = new Socket(AddressFamily.Unix, SocketType.Dgram, ProtocolType.Unspecified);
-            socket.Connect(new UnixDomainSocketEndPoint("/run/systemd/journal/socket"));
+            socket.Connect(new UnixDomainSocketEndPoint(journal));
             return new Finding("systemd, journal", FindingState.Works, false, "systemd runs this host; connected to the journal's socket");
         }
         catch (SocketException e)
         {
-            return new Finding("systemd, journal", FindingState.DoesNot, false, $"systemd runs this host; the journal's socket: {e.Message}");
+            return new Finding("systemd, journal", FindingState.DoesNot, false, $"systemd runs this host; {UnixSocketError.Describe(journal, e)}");
         }
     }
 

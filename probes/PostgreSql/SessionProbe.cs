@@ -36,7 +36,7 @@ public sealed class SessionProbe(Func<NpgsqlConnectionStringBuilder> readDsn) : 
     private const string Identify = $"""
         SELECT host(inet_server_addr()), inet_server_port(), host(inet_client_addr()), inet_client_port(), pg_is_in_recovery(),
           pg_has_role(current_user, 'pg_read_all_stats', 'USAGE'), pg_has_role(current_user, 'pg_signal_backend', 'USAGE'),
-          current_setting('server_version'), {Slots}
+          current_setting('server_version'), {Slots}, quote_ident(current_user)
         """;
 
     // Apart from what identifies the server: products that speak PostgreSQL may lack one of these functions.
@@ -200,7 +200,7 @@ public sealed class SessionProbe(Func<NpgsqlConnectionStringBuilder> readDsn) : 
         TcpEndPoint? server;
         TcpEndPoint? self;
         bool isInRecovery, maySeeAll, maySignal;
-        string version;
+        string version, role;
         int limit, connections;
         await using (var command = Command(connection, Identify))
         await using (var reader = await command.ExecuteReaderAsync(cancellation).ConfigureAwait(false))
@@ -218,6 +218,7 @@ public sealed class SessionProbe(Func<NpgsqlConnectionStringBuilder> readDsn) : 
             version = reader.GetString(7);
             limit = reader.GetInt32(8);
             connections = reader.GetInt32(9);
+            role = reader.GetString(10);
         }
 
         var facts = await ReadFactsAsync(connection, cancellation).ConfigureAwait(false);
@@ -270,6 +271,7 @@ public sealed class SessionProbe(Func<NpgsqlConnectionStringBuilder> readDsn) : 
             IsInRecovery = isInRecovery,
             MaySeeAll = maySeeAll,
             MaySignal = maySignal,
+            Role = role,
             ConnectionLimit = limit > 0 ? limit : null,
             Connections = connections,
             Facts = facts,
