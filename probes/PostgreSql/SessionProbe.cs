@@ -1,6 +1,8 @@
 using System.Globalization;
 using System.Net;
+using System.Net.Sockets;
 using Npgsql;
+using Sidecar.Probes.Sockets;
 using Sidecar.Probes.Values;
 
 namespace Sidecar.Probes.PostgreSql;
@@ -18,6 +20,9 @@ public sealed class SessionProbe(Func<NpgsqlConnectionStringBuilder> readDsn) : 
 
     /// <summary>How long a new session or an answer may take.</summary>
     public static readonly TimeSpan Deadline = TimeSpan.FromSeconds(3);
+
+    /// <summary>How the driver's message begins where a Unix socket cannot be connected to; its path follows.</summary>
+    private const string ConnectingToPath = "Failed to connect to /";
 
     /// <summary>More sessions from one host than this are not read.</summary>
     private const int MostSessions = 20_000;
@@ -317,6 +322,8 @@ public sealed class SessionProbe(Func<NpgsqlConnectionStringBuilder> readDsn) : 
                 DsnFileException => e.Message,
                 PostgresException server => $"the server says {server.SqlState}: {server.MessageText}",
                 TimeoutException or { InnerException: TimeoutException } => "the server does not answer in time",
+                NpgsqlException { InnerException: SocketException refused } when e.Message.StartsWith(ConnectingToPath, StringComparison.Ordinal) =>
+                    UnixSocketError.Describe(e.Message[(ConnectingToPath.Length - 1)..], refused),
                 NpgsqlException { InnerException: { } inner } => $"{e.Message}: {inner.Message}",
                 NpgsqlException => e.Message,
                 _ => $"the server's answer cannot be read ({e.GetType().Name})",

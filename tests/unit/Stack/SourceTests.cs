@@ -1,9 +1,11 @@
 using System.Net.Sockets;
+using Npgsql;
 using Shouldly;
 using Sidecar.Agent.Core.Settings;
 using Sidecar.Agent.Core.Snapshots;
 using Sidecar.Agent.Core.Tracking;
 using Sidecar.Agent.Observation;
+using Sidecar.Probes.PostgreSql;
 using Sidecar.Probes.Sockets;
 using Xunit;
 
@@ -53,6 +55,13 @@ public sealed class SourceTests : IDisposable
             source.ShouldSatisfyAllConditions(s => s.Kind.ShouldBe(SourceStatus.Resolution), s => s.Name.ShouldBe("db"));
             source.Problem.ShouldNotBeNull().ShouldMatch(@"^db: no\.\.such has no address \(.+\), so that its connections are not watched; correct the name, or what answers ""getent hosts no\.\.such""$");
         }
+    }
+
+    [Fact]
+    public async Task A_server_that_is_reached_by_a_Unix_socket_is_described_in_those_words_too()
+    {
+        await using var probe = new SessionProbe(() => new NpgsqlConnectionStringBuilder($"Host={_root.Path};Username=nobody"));
+        (await Should.ThrowAsync<ServerProbeException>(() => probe.ReadTextAsync("SELECT 1", default))).Message.ShouldBe(_root.File(".s.PGSQL.5432") + " is not there");
     }
 
     [Fact]
