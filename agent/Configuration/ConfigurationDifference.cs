@@ -21,7 +21,7 @@ internal static class ConfigurationDifference
                 continue;
             }
 
-            lines.AddRange(earlier.Keys.Union(keys.Keys)
+            lines.AddRange(earlier.Keys.Union(keys.Keys, StringComparer.Ordinal)
                 .Select(key => (Key: key, Before: earlier.GetValueOrDefault(key, "none"), After: keys.GetValueOrDefault(key, "none")))
                 .Where(value => value.Before != value.After)
                 .Select(value => $"{section} {value.Key}: {value.Before} -> {value.After}"));

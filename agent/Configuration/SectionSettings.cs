@@ -54,7 +54,7 @@ internal static partial class SectionSettings
         };
     }
 
-    private static IReadOnlyList<string> ReadHostNames(SectionReader reader)
+    private static string[] ReadHostNames(SectionReader reader)
     {
         if (reader.Find("host-names") is not { } entry || string.Equals(entry.Value, "none", StringComparison.OrdinalIgnoreCase))
         {

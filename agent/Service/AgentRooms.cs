@@ -136,7 +136,7 @@ internal sealed class AgentRooms : IDisposable
         {
             _sessions.Attend(Core.World.Connections.All);
             var problems = Sources.Select(source => source.Problem).OfType<string>().ToHashSet(StringComparer.Ordinal);
-            foreach (var problem in problems.Except(_told))
+            foreach (var problem in problems.Except(_told, StringComparer.Ordinal))
             {
                 _log.Limitation(problem);
             }
