@@ -36,7 +36,7 @@ internal static class AuditText
         foreach (var name in report.Stack.Names)
         {
             var alive = name.Addresses.Count(address => address.State == AddressState.Alive);
-            console.WriteIndented(0, $"{name.Name}: {alive} of {name.Addresses.Count} addresses answer", new Style(decoration: Decoration.Bold));
+            console.WriteIndented(0, $"{name.Name}: {alive} of {Quantity.Of(name.Addresses.Count, "address answers", "addresses answer")}", new Style(decoration: Decoration.Bold));
             foreach (var address in name.Addresses)
             {
                 console.WriteIndented(2, $"{address.Address}  {address.Connected} of {address.Attempts} attempts{(address.Detail is null ? "" : $" ({address.Detail})")}",
@@ -109,7 +109,7 @@ internal static class AuditText
 
     private static string Sum(AuditReport report)
     {
-        var files = report.Files.Count == 1 ? "1 file" : $"{report.Files.Count} files";
+        var files = Quantity.Of(report.Files.Count, "file");
         return report.Findings.Count switch
         {
             0 => $"No findings in {files}.",

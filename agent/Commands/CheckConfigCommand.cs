@@ -1,5 +1,6 @@
 using System.Text.Json;
 using Sidecar.Agent.Configuration;
+using Sidecar.Agent.Telemetry.Systemd;
 
 namespace Sidecar.Agent.Commands;
 
@@ -8,7 +9,8 @@ internal static class CheckConfigCommand
 {
     public static int Execute(CommandEnvironment environment, string? configurationPath, bool json)
     {
-        if (!ConfigurationSource.TryLoad(environment, configurationPath, out var configuration))
+        // As the first step of "systemctl reload" it may speak for the service: what systemctl then refers to shows the reason.
+        if (!ConfigurationSource.TryLoad(environment, configurationPath, out var configuration, e => new SystemdNotifier().Status(e.ReloadRefused)))
         {
             return ExitCodes.BadConfiguration;
         }

@@ -66,6 +66,9 @@ internal static class CommandTree
             AuditCommand.Create(environment, config, json),
             Version(environment),
         };
+        var version = root.Options.OfType<VersionOption>().Single();
+        version.Description = "Print the version.";
+        version.Action = new PrintVersion(environment);
         return root;
     }
 
@@ -167,11 +170,7 @@ internal static class CommandTree
     private static Command Version(CommandEnvironment environment)
     {
         var command = new Command("version", "Print the version.");
-        command.SetAction(_ =>
-        {
-            environment.Out.WriteLine($"conn-sidecar {ProductVersion.Text}");
-            return ExitCodes.Ok;
-        });
+        command.Action = new PrintVersion(environment);
         return command;
     }
 
@@ -184,5 +183,15 @@ internal static class CommandTree
         }
 
         return string.Join(' ', words);
+    }
+
+    /// <summary>The same for the command and for the option.</summary>
+    private sealed class PrintVersion(CommandEnvironment environment) : SynchronousCommandLineAction
+    {
+        public override int Invoke(ParseResult parseResult)
+        {
+            environment.Out.WriteLine($"conn-sidecar {ProductVersion.Text}");
+            return ExitCodes.Ok;
+        }
     }
 }

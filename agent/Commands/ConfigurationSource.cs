@@ -8,7 +8,12 @@ namespace Sidecar.Agent.Commands;
 internal static class ConfigurationSource
 {
     /// <summary>Loads what <c>--config</c> names or the default; errors and warnings go to stderr, all of them.</summary>
-    public static bool TryLoad(CommandEnvironment environment, string? path, [NotNullWhen(true)] out SidecarConfiguration? configuration)
+    /// <param name="environment">Where to.</param>
+    /// <param name="path">As given with <c>--config</c>; null for the default.</param>
+    /// <param name="configuration">What was loaded.</param>
+    /// <param name="refused">Who else wants the errors.</param>
+    public static bool TryLoad(
+        CommandEnvironment environment, string? path, [NotNullWhen(true)] out SidecarConfiguration? configuration, Action<ConfigurationException>? refused = null)
     {
         try
         {
@@ -29,6 +34,7 @@ internal static class ConfigurationSource
                 environment.Error.WriteLine(error.ToString());
             }
 
+            refused?.Invoke(e);
             configuration = null;
             return false;
         }

@@ -37,7 +37,7 @@ internal static class IncidentsCommand
         if (result.DamagedLines > 0)
         {
             environment.Error.WriteLine(string.Create(CultureInfo.InvariantCulture,
-                $"{result.DamagedLines} damaged line{(result.DamagedLines == 1 ? "" : "s")} left out (torn by a crash, or edited)"));
+                $"{Quantity.Of(result.DamagedLines, "damaged line")} left out (torn by a crash, or edited)"));
         }
 
         if (json)
@@ -73,7 +73,7 @@ internal static class IncidentsCommand
                 _ => Color.Green,
             };
             var line = new Paragraph();
-            line.Append(string.Create(CultureInfo.InvariantCulture, $"{incident.Time.UtcDateTime:yyyy-MM-dd HH:mm:ss}  "));
+            line.Append($"{Moment.ForPeople(incident.Time)}  ");
             line.Append(Printable.Escape(incident.Upstream), new Style(decoration: Decoration.Bold));
             line.Append(Printable.Escape($"  {incident.Cause}: {incident.Remedy} "));
             line.Append(Printable.Escape(incident.Outcome), new Style(color, decoration: Decoration.Bold));
@@ -88,7 +88,7 @@ internal static class IncidentsCommand
             console.WriteIndented(4, incident.Why, Style.Plain);
             foreach (var link in incident.Chain)
             {
-                console.WriteIndented(4, string.Create(CultureInfo.InvariantCulture, $"{link.Time.UtcDateTime:HH:mm:ss} {link.What}"), Style.Plain);
+                console.WriteIndented(4, $"{Moment.OfDay(link.Time)} {link.What}", Style.Plain);
             }
 
             console.WriteIndented(4, $"id {incident.Id}", Style.Plain);

@@ -34,11 +34,11 @@ internal static class MeasureCommand
         };
         protocol.AcceptOnlyFromAmong("tcp", "postgresql");
         var dsnFile = new Option<string?>("--dsn-file") { Description = "File (mode 0600) with a connection string: Npgsql, libpq or postgresql://. Its host and port are not used.", HelpName = "FILE" };
-        var max = new Option<TimeSpan>("--max")
+        var defaults = new LadderSettings();
+        var max = new Option<TimeSpan?>("--max")
         {
-            Description = "Longest gap to try, or silence to wait for with --http, such as 30s or 2h10m.",
+            Description = $"Longest gap to try, or silence to wait for with --http, such as 30s or 2h. Default: {Duration.Format(defaults.Max)}.",
             HelpName = "DURATION",
-            DefaultValueFactory = _ => new LadderSettings().Max,
             CustomParser = result =>
             {
                 if (result.Tokens.Count == 1 && Duration.TryParse(result.Tokens[0].Value, out var value) && value >= TimeSpan.FromSeconds(3))
@@ -47,21 +47,19 @@ internal static class MeasureCommand
                 }
 
                 result.AddError("--max: expected a duration of 3s or more, such as 30s or 2h10m");
-                return default;
+                return null;
             },
         };
-        var precision = new Option<double>("--precision")
+        var precision = new Option<double?>("--precision")
         {
-            Description = "Wanted width of the result as a share of the timeout (never below one second).",
+            Description = $"Wanted width of the result as a share of the timeout (never below one second). Default: {Percent(defaults.Precision)}.",
             HelpName = "PERCENT",
-            DefaultValueFactory = _ => 0.05,
             CustomParser = result => Percentage(result, "--precision", 0.1, 50),
         };
-        var share = new Option<double>("--share")
+        var share = new Option<double?>("--share")
         {
-            Description = "Share of the PostgreSQL server's free connection slots that may be used.",
+            Description = $"Share of the PostgreSQL server's free connection slots that may be used. Default: {Percent(MeasurementTarget.UsualSlotShare)}.",
             HelpName = "PERCENT",
-            DefaultValueFactory = _ => 0.2,
             CustomParser = result => Percentage(result, "--share", 1, 100),
         };
         var payload = new Option<string?>("--payload")
@@ -96,12 +94,12 @@ internal static class MeasureCommand
             {
                 if (parsed.GetValue(http) is { } url)
                 {
-                    return MeasureHttp.ExecuteAsync(environment, MeasureHttp.Parse(url), parsed.GetValue(max), parsed.GetValue(json), stop.Token).GetAwaiter().GetResult();
+                    return MeasureHttp.ExecuteAsync(environment, MeasureHttp.Parse(url), parsed.GetValue(max) ?? defaults.Max, parsed.GetValue(json), stop.Token).GetAwaiter().GetResult();
                 }
 
                 var isPostgreSql = parsed.GetValue(protocol) == "postgresql";
-                var targets = ResolveTargets(parsed.GetValue(endpoint)!, isPostgreSql, parsed.GetValue(dsnFile), parsed.GetValue(payload), parsed.GetValue(share));
-                var settings = new LadderSettings { Max = parsed.GetValue(max), Precision = parsed.GetValue(precision) };
+                var targets = ResolveTargets(parsed.GetValue(endpoint)!, isPostgreSql, parsed.GetValue(dsnFile), parsed.GetValue(payload), parsed.GetValue(share) ?? MeasurementTarget.UsualSlotShare);
+                var settings = defaults with { Max = parsed.GetValue(max) ?? defaults.Max, Precision = parsed.GetValue(precision) ?? defaults.Precision };
                 return ExecuteAsync(environment, targets, settings, parsed.GetValue(json), stop.Token).GetAwaiter().GetResult();
             }
             catch (Exception e) when (e is MeasurementException or DsnFileException)
@@ -197,7 +195,7 @@ internal static class MeasureCommand
         }
 
         output.WriteLine(string.Create(CultureInfo.InvariantCulture,
-            $"took {Duration.ForPeople(report.Elapsed)}, {report.ConnectionsUsed} connections and {report.FreshConnects} short ones{(report.Interrupted ? "; ended before it was finished" : "")}"));
+            $"took {Duration.ForPeople(report.Elapsed)}, {Quantity.Of(report.ConnectionsUsed, "connection")} and {Quantity.Of(report.FreshConnects, "short one")}{(report.Interrupted ? "; ended before it was finished" : "")}"));
         output.WriteLine();
         foreach (var line in Advice.ConfigurationLines(report))
         {
@@ -277,7 +275,10 @@ internal static class MeasureCommand
         .Replace("\\n", "\n", StringComparison.Ordinal)
         .Replace("\\0", "\0", StringComparison.Ordinal);
 
-    private static double Percentage(System.CommandLine.Parsing.ArgumentResult result, string option, double least, double most)
+    /// <summary>As <see cref="Percentage"/> reads it.</summary>
+    private static string Percent(double share) => (share * 100).ToString("0.##", CultureInfo.InvariantCulture) + "%";
+
+    private static double? Percentage(System.CommandLine.Parsing.ArgumentResult result, string option, double least, double most)
     {
         if (result.Tokens.Count == 1
             && double.TryParse(result.Tokens[0].Value.TrimEnd('%'), NumberStyles.AllowDecimalPoint, CultureInfo.InvariantCulture, out var percent)
@@ -287,7 +288,7 @@ internal static class MeasureCommand
         }
 
         result.AddError(string.Create(CultureInfo.InvariantCulture, $"{option}: expected a percentage from {least}% to {most}%"));
-        return 0;
+        return null;
     }
 
     /// <summary>On a terminal one line that is written anew; elsewhere a line whenever something was learnt.</summary>

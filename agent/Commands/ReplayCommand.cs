@@ -155,7 +155,7 @@ internal static class ReplayCommand
         {
             return new(null, found.Count == 0
                 ? id is null ? $"no incidents in {directory}" : $"no incident {Printable.Quote(id)} in {directory}; conn-sidecar incidents --json has their ids"
-                : string.Join('\n', [$"{found.Count} incidents begin with {Printable.Quote(id!)}:", .. found.TakeLast(MostNamed).Select(incident => $"  {incident.Id}  {What(incident)}")]));
+                : string.Join('\n', [$"{Quantity.Of(found.Count, "incident begins", "incidents begin")} with {Printable.Quote(id!)}:", .. found.TakeLast(MostNamed).Select(incident => $"  {incident.Id}  {What(incident)}")]));
         }
 
         return Recorded(found[0], recorded, Oldest(recorded));
@@ -187,7 +187,7 @@ internal static class ReplayCommand
         console.WriteIndented(4, $"{incident.Local} -> {incident.Peer}", Style.Plain);
         var leftOut = recording.LeftOut == 0 ? "" : string.Create(CultureInfo.InvariantCulture, $", {recording.LeftOut} earlier ones not kept");
         console.WriteIndented(4, string.Create(CultureInfo.InvariantCulture,
-            $"recorded by {recording.Agent ?? "an unknown version"}, replayed by {ProductVersion.Text}; {recording.Steps.Count} steps{leftOut}"), Style.Plain);
+            $"recorded by {recording.Agent ?? "an unknown version"}, replayed by {ProductVersion.Text}; {Quantity.Of(recording.Steps.Count, "step")}{leftOut}"), Style.Plain);
         foreach (var step in result.Steps)
         {
             console.WriteIndented(0, string.Create(CultureInfo.InvariantCulture, $"{"+" + step.At.TotalSeconds.ToString("0.000", CultureInfo.InvariantCulture) + " s",11}  {step.What}"), Style.Plain);
@@ -223,7 +223,7 @@ internal static class ReplayCommand
     };
 
     private static string What(Incident incident) => string.Create(CultureInfo.InvariantCulture,
-        $"{incident.Time.UtcDateTime:yyyy-MM-dd HH:mm:ss}  {incident.Upstream}  {incident.Cause}: {incident.Remedy} {incident.Outcome}{(incident.WithheldBy is { } by ? $" ({by})" : "")}");
+        $"{Moment.ForPeople(incident.Time)}  {incident.Upstream}  {incident.Cause}: {incident.Remedy} {incident.Outcome}{(incident.WithheldBy is { } by ? $" ({by})" : "")}");
 }
 
 /// <summary>A replay for programs; the incident with its recording is part of it, so that it can be sent to somebody else.</summary>

@@ -66,12 +66,12 @@ internal static class StatusCommand
         return ExitCodes.Ok;
     }
 
-    private static void Show(CommandEnvironment environment, StatusDocument status)
+    internal static void Show(CommandEnvironment environment, StatusDocument status)
     {
         var console = environment.CreateConsole();
         var connections = status.Connections.ToLookup(c => c.Upstream, StringComparer.Ordinal);
         console.WriteIndented(0, string.Create(CultureInfo.InvariantCulture,
-            $"conn-sidecar {status.Version}, mode {status.Mode}, {(status.Running ? "running" : "not running")}; seen {status.Time.UtcDateTime:yyyy-MM-dd HH:mm:ss}Z in {People(status.ScanDurationSeconds)}"), Style.Plain);
+            $"conn-sidecar {status.Version}, mode {status.Mode}, {(status.Running ? "running" : "not running")}; seen {Moment.ForPeople(status.Time)} in {People(status.ScanDurationSeconds)}"), Style.Plain);
         foreach (var limitation in status.Limitations)
         {
             console.WriteIndented(0, $"! {limitation}", new Style(Color.Yellow));
@@ -128,7 +128,7 @@ internal static class StatusCommand
         foreach (var haproxy in status.Haproxies.Where(h => h.Version is not null))
         {
             console.WriteLine();
-            console.WriteIndented(0, string.Create(CultureInfo.InvariantCulture, $"haproxy {haproxy.Name}  {haproxy.Version}, {haproxy.Sessions} of {haproxy.SessionsLimit} connections"), new Style(decoration: Decoration.Bold));
+            console.WriteIndented(0, string.Create(CultureInfo.InvariantCulture, $"haproxy {haproxy.Name}  {haproxy.Version}, {haproxy.Sessions} of {Quantity.Of(haproxy.SessionsLimit, "connection")}"), new Style(decoration: Decoration.Bold));
             foreach (var backend in haproxy.Backends)
             {
                 console.WriteIndented(2, StackText.Describe(backend), backend.ServersDown > 0 ? new Style(backend.ServersUp == 0 ? Color.Red : Color.Yellow) : Style.Plain);

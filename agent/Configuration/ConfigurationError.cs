@@ -27,4 +27,8 @@ internal sealed class ConfigurationException(IReadOnlyList<ConfigurationError> e
 {
     /// <summary>At least one, in the order of files and lines.</summary>
     public IReadOnlyList<ConfigurationError> Errors { get; } = errors;
+
+    /// <summary>For <c>systemctl status</c>: that a reload was refused, and why.</summary>
+    public string ReloadRefused => $"the last reload was refused, the configuration before it is in force: {Errors[0]}"
+        + (Errors.Count > 1 ? $" (and {Quantity.Of(Errors.Count - 1, "further error")})" : "");
 }

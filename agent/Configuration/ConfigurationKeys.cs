@@ -13,7 +13,7 @@ internal static class ConfigurationKeys
 
     /// <summary>Keys of <c>[agent]</c>.</summary>
     public static readonly IReadOnlyList<string> Agent =
-        ["mode", "listen", "listen-remote", "state-directory", "runtime-directory", "scan-interval", "network-namespaces", "otlp-endpoint"];
+        ["mode", "listen", "listen-remote", "host-names", "state-directory", "runtime-directory", "scan-interval", "network-namespaces", "otlp-endpoint"];
 
     /// <summary>Keys of <c>[upstream:NAME]</c>.</summary>
     public static readonly IReadOnlyList<string> Upstream =

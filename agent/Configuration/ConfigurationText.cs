@@ -26,6 +26,7 @@ internal static class ConfigurationText
             Line(text, "listen-remote", "yes");
         }
 
+        Line(text, "host-names", agent.HostNames.Count == 0 ? "none" : string.Join(", ", agent.HostNames));
         Line(text, "state-directory", agent.StateDirectory);
         Line(text, "runtime-directory", agent.RuntimeDirectory);
         Line(text, "scan-interval", Duration.Format(agent.ScanInterval));

@@ -22,6 +22,7 @@ internal sealed record ConfigurationView
         Agent = new AgentView(
             ConfigurationText.Name(configuration.Agent.Mode),
             configuration.Agent.Listen?.ToString(),
+            configuration.Agent.HostNames,
             configuration.Agent.StateDirectory,
             configuration.Agent.RuntimeDirectory,
             configuration.Agent.ScanInterval.TotalSeconds,
@@ -64,7 +65,7 @@ internal sealed record ConfigurationView
         string? Upstream, string? User, double IntervalSeconds, double TimeoutSeconds);
 
     internal sealed record AgentView(
-        string Mode, string? Listen, string StateDirectory, string RuntimeDirectory, double ScanIntervalSeconds, string NetworkNamespaces, string? OtlpEndpoint);
+        string Mode, string? Listen, IReadOnlyList<string> HostNames, string StateDirectory, string RuntimeDirectory, double ScanIntervalSeconds, string NetworkNamespaces, string? OtlpEndpoint);
 
     internal sealed record UpstreamView(
         string Name, IReadOnlyList<string> Endpoints, string Direction, string Protocol, string IdleTimeout, double? IdleTimeoutSeconds,

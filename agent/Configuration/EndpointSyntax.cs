@@ -150,7 +150,8 @@ internal static class EndpointSyntax
         return true;
     }
 
-    private static bool IsHostName(string text)
+    /// <summary>Whether it can be the name of a host; an address is none.</summary>
+    public static bool IsHostName(string text)
     {
         if (text.Length is 0 or > 253 || text.AsSpan().ContainsAnyExcept(HostCharacters))
         {

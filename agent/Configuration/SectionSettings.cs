@@ -45,12 +45,29 @@ internal static partial class SectionSettings
         {
             Mode = reader.Choice("mode", defaults.Mode, ("observe", AgentMode.Observe), ("protect", AgentMode.Protect)),
             Listen = listen,
+            HostNames = ReadHostNames(reader),
             StateDirectory = reader.AbsolutePath("state-directory", defaults.StateDirectory, MaxPath)!,
             RuntimeDirectory = reader.AbsolutePath("runtime-directory", defaults.RuntimeDirectory, MaxRuntimeDirectory)!,
             ScanInterval = reader.Time("scan-interval", defaults.ScanInterval, ConfigurationKeys.ScanInterval),
             AllNetworkNamespaces = reader.Choice("network-namespaces", defaults.AllNetworkNamespaces, ("all", true), ("own", false)),
             OtlpEndpoint = ReadOtlpEndpoint(reader),
         };
+    }
+
+    private static string[] ReadHostNames(SectionReader reader)
+    {
+        if (reader.Find("host-names") is not { } entry || string.Equals(entry.Value, "none", StringComparison.OrdinalIgnoreCase))
+        {
+            return [];
+        }
+
+        var names = entry.Value.Split(',', StringSplitOptions.TrimEntries);
+        foreach (var name in names.Where(name => !EndpointSyntax.IsHostName(name)))
+        {
+            reader.Reject(entry with { Value = name }, "none or host names without a port, separated by commas, such as app1.example.org");
+        }
+
+        return names;
     }
 
     private static Uri? ReadOtlpEndpoint(SectionReader reader)

@@ -19,6 +19,9 @@ internal enum FindingState
 /// <param name="Detail">How it was proved, or what is missing and what follows from that.</param>
 internal sealed record Finding(string Layer, FindingState State, bool IsNeeded, string Detail)
 {
+    /// <summary>Only who acts needs it: <c>mode = observe</c> loses nothing without it.</summary>
+    public bool IsForActing { get; init; }
+
     /// <summary>True where a configured remedy is not possible.</summary>
     public bool IsInTheWay => IsNeeded && State != FindingState.Works;
 }

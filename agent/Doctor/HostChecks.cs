@@ -22,23 +22,23 @@ internal sealed class HostChecks(SidecarConfiguration configuration)
     public IReadOnlyList<Finding> Quick()
     {
         var capabilities = CapabilitySet.ReadOwn();
-        var findings = new List<Finding> { Destroy() };
+        var findings = new List<Finding> { Destroy() with { IsForActing = true } };
 
-        void Need(Capability capability, bool needed, string follows) => findings.Add(capabilities.Has(capability)
+        void Need(Capability capability, bool needed, string follows, bool forActing = false) => findings.Add(capabilities.Has(capability)
             ? new Finding(CapabilitySet.NameOf(capability), FindingState.Works, needed, "effective")
-            : new Finding(CapabilitySet.NameOf(capability), FindingState.DoesNot, needed, $"{CapabilitySet.NameOf(capability)} is missing: {follows}"));
+            : new Finding(CapabilitySet.NameOf(capability), FindingState.DoesNot, needed, $"{CapabilitySet.NameOf(capability)} is missing: {follows}") { IsForActing = forActing });
 
         Need(Capability.SysPtrace, _wantsKeepalive || _wantsTerminate,
             "owners of other users' connections are not known; no keepalive can be set, no worker of another user terminated");
         Need(Capability.DacReadSearch, _wantsKeepalive || _wantsTerminate,
             "descriptors of other users' processes cannot be listed, so owners are not known");
-        Need(Capability.Kill, _wantsTerminate, "hung workers of other users cannot be terminated");
+        Need(Capability.Kill, _wantsTerminate, "hung workers of other users cannot be terminated", forActing: true);
         if (configuration.Agent.AllNetworkNamespaces)
         {
             Need(Capability.SysAdmin, false, "other network namespaces (containers) are not looked into");
         }
 
-        findings.Add(Resume());
+        findings.Add(Resume() with { IsForActing = true });
         return findings;
     }
 
@@ -152,15 +152,16 @@ internal sealed class HostChecks(SidecarConfiguration configuration)
             return new Finding("systemd, journal", FindingState.DoesNot, false, "systemd does not run this host: no watchdog, and the log goes to standard error");
         }
 
+        const string journal = "/run/systemd/journal/socket";
         try
         {
             using var socket = new Socket(AddressFamily.Unix, SocketType.Dgram, ProtocolType.Unspecified);
-            socket.Connect(new UnixDomainSocketEndPoint("/run/systemd/journal/socket"));
+            socket.Connect(new UnixDomainSocketEndPoint(journal));
             return new Finding("systemd, journal", FindingState.Works, false, "systemd runs this host; connected to the journal's socket");
         }
         catch (SocketException e)
         {
-            return new Finding("systemd, journal", FindingState.DoesNot, false, $"systemd runs this host; the journal's socket: {e.Message}");
+            return new Finding("systemd, journal", FindingState.DoesNot, false, $"systemd runs this host; {UnixSocketError.Describe(journal, e)}");
         }
     }
 

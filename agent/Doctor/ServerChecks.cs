@@ -72,9 +72,9 @@ internal static class ServerChecks
         if (declared.HasHostNames)
         {
             var names = new NameResolver([declared]);
-            names.Resolve(TimeSpan.Zero, [], CancellationToken.None);
+            names.Resolve(TimeSpan.Zero, CancellationToken.None);
             names.Wait(TimeSpan.FromSeconds(5));
-            names.Resolve(TimeSpan.Zero, [], CancellationToken.None);
+            names.Resolve(TimeSpan.Zero, CancellationToken.None);
         }
 
         return !declared.Matches(self, server) ? $"the DSN leads to {server}, which is none of the upstream's endpoints"

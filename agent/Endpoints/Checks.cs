@@ -74,7 +74,7 @@ internal static class Checks
             // Against a limit every connection counts, an idle one and another host's too: each holds its place.
             var (share, isFull, detail) = upstream is { ConnectionLimit: { } limit, ServerConnections: { } taken }
                 ? (100.0 * taken / limit, taken >= 0.95 * limit, string.Create(CultureInfo.InvariantCulture, $"{taken} of {limit} on the server, {open} from here, {used} in use"))
-                : (open == 0 ? 0 : 100.0 * used / open, false, string.Create(CultureInfo.InvariantCulture, $"{used} of {open} open connections in use"));
+                : (open == 0 ? 0 : 100.0 * used / open, false, string.Create(CultureInfo.InvariantCulture, $"{used} of {Quantity.Of(open, "open connection")} in use"));
             bad |= hanging > 0 || isFull;
             if (hanging > 0)
             {
@@ -110,7 +110,7 @@ internal static class Checks
         {
             var fullest = snapshot.Listeners.Where(l => string.Equals(l.Workers, group.Workers, StringComparison.Ordinal)).MaxBy(l => l.Waiting / (l.Limit + 1.0));
             bad |= group.Processes == 0 || fullest?.Waiting > 0.7 * fullest?.Limit || (group.CpuImbalance > 0.7 && group.CpuCores > 0.25);
-            parts.Add(string.Create(CultureInfo.InvariantCulture, $"{group.Workers} {group.Processes} processes")
+            parts.Add(string.Create(CultureInfo.InvariantCulture, $"{group.Workers} {Quantity.Of(group.Processes, "process", "processes")}")
                 + (fullest is null ? "" : string.Create(CultureInfo.InvariantCulture, $", {fullest.Waiting} of {fullest.Limit} wait"))
                 + (group.CpuImbalance is { } imbalance ? string.Create(CultureInfo.InvariantCulture, $", imbalance {imbalance:F2}") : ""));
         }
@@ -163,7 +163,7 @@ internal static class Checks
 
         if (outage > 0)
         {
-            return (false, string.Create(CultureInfo.InvariantCulture, $"{upstream.Name} {outage} connections in an outage"));
+            return (false, string.Create(CultureInfo.InvariantCulture, $"{upstream.Name} {Quantity.Of(outage, "connection")} in an outage"));
         }
 
         if (upstream.PathUp == true)

@@ -54,7 +54,7 @@ internal sealed class HttpEndpoint : IAsyncDisposable
     private readonly TimeSpan _retryAfter;
     private readonly CancellationTokenSource _stopping = new();
     private readonly FrozenDictionary<string, Func<HttpContext, Task>> _routes;
-    private readonly FrozenSet<string> _hostNames;
+    private readonly OwnNames _names;
 
     // Answers whose size grows with the number of connections: a few at a time bound the memory that readers can hold.
     private readonly SemaphoreSlim _largeAnswers = new(4);
@@ -65,7 +65,7 @@ internal sealed class HttpEndpoint : IAsyncDisposable
     private KestrelServer? _server;
     private Task _retrying = Task.CompletedTask;
 
-    public HttpEndpoint(IPEndPoint listen, HttpSources sources, ILoggerFactory loggers, TimeSpan? retryAfter = null, Func<uint, bool>? maySeeDetails = null)
+    public HttpEndpoint(IPEndPoint listen, HttpSources sources, ILoggerFactory loggers, TimeSpan? retryAfter = null, Func<uint, bool>? maySeeDetails = null, IReadOnlyList<string>? hostNames = null)
     {
         _maySeeDetails = maySeeDetails ?? Trusted.Includes;
         _listen = listen;
@@ -73,7 +73,7 @@ internal sealed class HttpEndpoint : IAsyncDisposable
         _loggers = loggers;
         _retryAfter = retryAfter ?? RetryAfter;
         _logger = loggers.CreateLogger("http");
-        _hostNames = new[] { "localhost", Dns.GetHostName(), Dns.GetHostName().Split('.')[0] }.ToFrozenSet(StringComparer.OrdinalIgnoreCase);
+        _names = new OwnNames(hostNames ?? []);
         _routes = new Dictionary<string, Func<HttpContext, Task>>(StringComparer.Ordinal)
         {
             ["/"] = Page,
@@ -214,10 +214,12 @@ internal sealed class HttpEndpoint : IAsyncDisposable
             headers.Connection = "close";
             await Plain(context, 413, "no request here has a body");
         }
-        else if (!IsOurHost(request.Host))
+        else if (request.Host.HasValue && !await _names.IncludeAsync(request.Host.Host))
         {
-            // A name that resolves to us but is not ours: a web page of a stranger, by DNS rebinding.
-            await Plain(context, 421, "this host is not known by that name; use its address");
+            // A name that resolves to us but is not ours: a web page of a stranger, by DNS rebinding. HTTP/1.0 clients, such as old
+            // monitoring systems, may send no Host header; browsers, the only ones that can be led here against their user's will,
+            // always do.
+            await Plain(context, 421, "this host is not known by that name; use its address, or name it in the configuration: [agent] host-names");
         }
         else if (_routes.TryGetValue(request.Path.Value ?? "", out var route))
         {
@@ -228,11 +230,6 @@ internal sealed class HttpEndpoint : IAsyncDisposable
             await Plain(context, 404, "not here");
         }
     }
-
-    // HTTP/1.0 clients, such as old monitoring systems, may send no Host header; browsers, the only ones that can be
-    // led here against their user's will, always do.
-    private bool IsOurHost(HostString host) =>
-        !host.HasValue || _hostNames.Contains(host.Host) || IPAddress.TryParse(host.Host.Trim('[', ']'), out _);
 
     private async Task Page(HttpContext context)
     {

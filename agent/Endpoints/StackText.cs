@@ -15,7 +15,7 @@ internal static class StackText
             text += string.Create(CultureInfo.InvariantCulture, $" ({listener.Peak} in the last minute)");
         }
 
-        text += string.Create(CultureInfo.InvariantCulture, $", {listener.Connections} connections");
+        text += string.Create(CultureInfo.InvariantCulture, $", {Quantity.Of(listener.Connections, "connection")}");
         if (listener.Drops > 0)
         {
             text += string.Create(CultureInfo.InvariantCulture, $", {listener.Drops} dropped");
@@ -38,10 +38,10 @@ internal static class StackText
             text += string.Create(CultureInfo.InvariantCulture, $", {backend.ServersDown} down ({string.Join(", ", backend.Down.Take(5))}{(backend.ServersDown > 5 ? " …" : "")})");
         }
 
-        text += string.Create(CultureInfo.InvariantCulture, $"; {backend.Queued} queued; {backend.Sessions}{(backend.SessionsLimit is { } limit ? $" of {limit}" : "")} sessions");
+        text += string.Create(CultureInfo.InvariantCulture, $"; {backend.Queued} queued; {(backend.SessionsLimit is { } limit ? $"{backend.Sessions} of {Quantity.Of(limit, "session")}" : Quantity.Of(backend.Sessions, "session"))}");
         return backend.OwnErrors + backend.ServerDowns == 0
             ? text
-            : text + string.Create(CultureInfo.InvariantCulture, $"; went down {backend.ServerDowns} times, {backend.OwnErrors} errors of HAProxy's own since the agent's start");
+            : text + string.Create(CultureInfo.InvariantCulture, $"; went down {Quantity.Of(backend.ServerDowns, "time")}, {Quantity.Of(backend.OwnErrors, "error")} of HAProxy's own since the agent's start");
     }
 
     /// <summary><c>server: standby, 0.2s behind; 12 of 97 connections; oldest transaction 3s</c></summary>
@@ -51,12 +51,12 @@ internal static class StackText
         text += server switch
         {
             { Role: "standby", ReplicationLagSeconds: { } lag } => $", {People(lag)} behind",
-            { Standbys: > 0 } => string.Create(CultureInfo.InvariantCulture, $", {server.Standbys} standbys{(server.ReplicationLagSeconds is { } behind ? $", up to {People(behind)} behind" : "")}"),
+            { Standbys: > 0 } => string.Create(CultureInfo.InvariantCulture, $", {Quantity.Of(server.Standbys, "standby")}{(server.ReplicationLagSeconds is { } behind ? $", up to {People(behind)} behind" : "")}"),
             _ => "",
         };
         if (server is { Connections: { } connections, ConnectionsLimit: { } limit })
         {
-            text += string.Create(CultureInfo.InvariantCulture, $"; {connections} of {limit} connections");
+            text += string.Create(CultureInfo.InvariantCulture, $"; {connections} of {Quantity.Of(limit, "connection")}");
         }
 
         return server.OldestTransactionSeconds is { } oldest ? $"{text}; oldest transaction {People(oldest)}" : text;
@@ -75,21 +75,21 @@ internal static class StackText
     /// <summary><c>5 processes, 4 children, 1 not reaped; 1.2 cores, share of the busiest 0.8 above even</c></summary>
     public static string Describe(GroupView group)
     {
-        var parts = new List<string> { string.Create(CultureInfo.InvariantCulture, $"{group.Processes} processes, {group.Children} children") };
+        var parts = new List<string> { string.Create(CultureInfo.InvariantCulture, $"{Quantity.Of(group.Processes, "process", "processes")}, {Quantity.Of(group.Children, "child", "children")}") };
         if (group.Zombies > 0)
         {
-            parts.Add(string.Create(CultureInfo.InvariantCulture, $"{group.Zombies} children not reaped"));
+            parts.Add(string.Create(CultureInfo.InvariantCulture, $"{Quantity.Of(group.Zombies, "child", "children")} not reaped"));
         }
 
         if (group.CpuCores is { } cores)
         {
-            parts.Add(string.Create(CultureInfo.InvariantCulture, $"{cores:0.##} cores")
+            parts.Add(string.Create(CultureInfo.InvariantCulture, $"{cores:0.##} {(cores == 1 ? "core" : "cores")}")
                 + (group.CpuImbalance is { } imbalance ? string.Create(CultureInfo.InvariantCulture, $", imbalance {imbalance:0.##}") : ""));
         }
 
         if (group.GonePeersServed + group.GonePeersWaiting > 0)
         {
-            parts.Add(string.Create(CultureInfo.InvariantCulture, $"{group.GonePeersServed} served and {group.GonePeersWaiting} waiting connections without a client, for up to ")
+            parts.Add(string.Create(CultureInfo.InvariantCulture, $"{group.GonePeersServed} served and {Quantity.Of(group.GonePeersWaiting, "waiting connection")} without a client, for up to ")
                 + Duration.ForPeople(TimeSpan.FromSeconds(group.GonePeerMaxSeconds)));
         }
 

@@ -4,6 +4,7 @@ using System.Text.Encodings.Web;
 using Sidecar.Agent.Core.Judgement;
 using Sidecar.Agent.Core.Remedies;
 using Sidecar.Agent.Core.Snapshots;
+using Sidecar.Probes.Values;
 
 namespace Sidecar.Agent.Endpoints;
 
@@ -35,7 +36,7 @@ internal static class StatusPage
         html.Append("<p>Mode <b>");
         Text(html, snapshot.Mode);
         html.Append("</b>, scan ").Append(snapshot.Scan.ToString(CultureInfo.InvariantCulture)).Append(" at ")
-            .Append(snapshot.Time.UtcDateTime.ToString("yyyy-MM-dd HH:mm:ss 'UTC'", CultureInfo.InvariantCulture)).Append(", took ")
+            .Append(Moment.ForPeople(snapshot.Time)).Append(", took ")
             .Append(snapshot.Duration.TotalMilliseconds.ToString("F1", CultureInfo.InvariantCulture)).Append(" ms. ");
         if (!health.IsTicking)
         {
@@ -167,7 +168,7 @@ internal static class StatusPage
         html.Append("<table><tr><th>time</th><th>upstream</th><th>cause</th><th>remedy</th><th>outcome</th><th>why</th></tr>\n");
         foreach (var incident in incidents.Reverse())
         {
-            html.Append("<tr><td>").Append(incident.Time.UtcDateTime.ToString("yyyy-MM-dd HH:mm:ss", CultureInfo.InvariantCulture));
+            html.Append("<tr><td>").Append(Moment.ForPeople(incident.Time));
             foreach (var text in new[] { incident.Upstream, incident.Cause, incident.Remedy, incident.WithheldBy is null ? incident.Outcome : $"withheld by {incident.WithheldBy}", incident.Why })
             {
                 html.Append("</td><td>");

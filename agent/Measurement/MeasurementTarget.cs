@@ -11,6 +11,9 @@ internal sealed class MeasurementException(string message) : Exception(message);
 /// <summary>What is measured, and with what.</summary>
 internal sealed record MeasurementTarget
 {
+    /// <summary><see cref="SlotShare"/> where nobody says another.</summary>
+    public const double UsualSlotShare = 0.2;
+
     /// <summary>Host as named by the operator.</summary>
     public required string Host { get; init; }
 
@@ -29,7 +32,7 @@ internal sealed record MeasurementTarget
     public ReadOnlyMemory<byte> Payload { get; init; }
 
     /// <summary>Share of the server's free connection slots that may be used.</summary>
-    public double SlotShare { get; init; } = 0.2;
+    public double SlotShare { get; init; } = UsualSlotShare;
 
     public override string ToString() => Endpoint.ToString();
 }

@@ -2,6 +2,7 @@ using System.Net.Sockets;
 using System.Text;
 using Sidecar.Agent.Core.Settings;
 using Sidecar.Probes.Processes;
+using Sidecar.Probes.Sockets;
 
 namespace Sidecar.Agent.Observation;
 
@@ -89,7 +90,7 @@ internal static class CheckCommand
         }
         catch (SocketException e)
         {
-            return new CommandAnswer(null, $"{Socket}: {e.Message}");
+            return new CommandAnswer(null, UnixSocketError.Describe(Socket, e));
         }
     }
 }

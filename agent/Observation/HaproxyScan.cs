@@ -1,6 +1,7 @@
 using Sidecar.Agent.Core.Settings;
 using Sidecar.Agent.Core.Snapshots;
 using Sidecar.Probes.Haproxy;
+using Sidecar.Probes.Values;
 
 namespace Sidecar.Agent.Observation;
 
@@ -49,7 +50,7 @@ internal sealed class HaproxyScan(HaproxySection section)
             Name = section.Name,
             Version = stats.Version,
             Problem = stats.LeftOut > 0 || backends.Count > described.Count
-                ? $"left out: {backends.Count - described.Count} backends and {stats.LeftOut} further rows, beyond {MostBackends} backends and {HaproxyStats.MostRows} rows or with names that HAProxy does not give"
+                ? $"left out: {Quantity.Of(backends.Count - described.Count, "backend")} and {Quantity.Of(stats.LeftOut, "further row")}, beyond {MostBackends} backends and {HaproxyStats.MostRows} rows or with names that HAProxy does not give"
                 : null,
             Sessions = stats.Sessions,
             SessionLimit = stats.SessionLimit,

@@ -1,5 +1,6 @@
 using Sidecar.Agent.Core;
 using Sidecar.Agent.Core.Remedies;
+using Sidecar.Agent.Core.Snapshots;
 using Sidecar.Agent.Core.Tracking;
 using Sidecar.Probes;
 using Sidecar.Probes.Namespaces;
@@ -67,6 +68,9 @@ internal sealed class KernelEyes : IEyes, IDisposable
     /// <summary>When the next full scan is wanted for the sake of namespaces that are not open yet: what happens there is not counted.</summary>
     public TimeSpan? NextNamespaces => _allNamespaces ? _nextNamespaces : null;
 
+    /// <summary>The host names of upstreams, as they were resolved last.</summary>
+    public IReadOnlyList<SourceStatus> Names => _names.Sources;
+
     /// <summary>What went wrong since this was last asked, one line each.</summary>
     public IReadOnlyList<string> TakeProblems()
     {
@@ -102,7 +106,7 @@ internal sealed class KernelEyes : IEyes, IDisposable
     public void Scan(World world)
     {
         var now = Now;
-        if (_names.Resolve(now, _problems, _stopping.Token))
+        if (_names.Resolve(now, _stopping.Token))
         {
             Compile();
         }
@@ -178,9 +182,9 @@ internal sealed class KernelEyes : IEyes, IDisposable
     /// <summary>Resolves the host names and waits for them; for a single scan.</summary>
     public void ResolveNames(TimeSpan atMost)
     {
-        _names.Resolve(Now, _problems, _stopping.Token);
+        _names.Resolve(Now, _stopping.Token);
         _names.Wait(atMost);
-        _names.Resolve(Now, _problems, _stopping.Token);
+        _names.Resolve(Now, _stopping.Token);
         Compile();
     }
 

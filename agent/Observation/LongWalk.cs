@@ -1,5 +1,6 @@
 using System.Collections.Concurrent;
 using Sidecar.Probes.Processes;
+using Sidecar.Probes.Values;
 
 namespace Sidecar.Agent.Observation;
 
@@ -76,7 +77,7 @@ internal sealed class LongWalk : IDisposable
             }
 
             var (pid, descriptors) = _walk.Largest;
-            _problem = pid == 0 ? null : $"the owners of {Wanted.Count - told.Count} connections are still searched for: process {pid} holds more than {descriptors} descriptors";
+            _problem = pid == 0 ? null : $"the owners of {Quantity.Of(Wanted.Count - told.Count, "connection is", "connections are")} still searched for: process {pid} holds more than {descriptors} descriptors";
         }
         while (!isDone && !_stop.Wait(Step));
         _isDone = true;

@@ -1,5 +1,6 @@
 using System.Net;
 using System.Net.Sockets;
+using Sidecar.Agent.Core.Snapshots;
 using Sidecar.Agent.Core.Tracking;
 
 namespace Sidecar.Agent.Observation;
@@ -11,14 +12,20 @@ internal sealed class NameResolver(IReadOnlyList<Upstream> upstreams)
     private static readonly TimeSpan Every = TimeSpan.FromSeconds(30);
 
     private readonly List<(Upstream Upstream, int Endpoint, Task<IPAddress[]> Addresses)> _running = [];
+    private readonly Dictionary<(Upstream Upstream, int Endpoint), string?> _problems = [];
     private TimeSpan _next = TimeSpan.MinValue;
+
+    /// <summary>The upstreams whose names have been asked for, each with what is wrong with the first that has no address.</summary>
+    public IReadOnlyList<SourceStatus> Sources => [.. upstreams
+        .Select(upstream => (upstream.Name, Problems: _problems.Where(asked => asked.Key.Upstream == upstream).OrderBy(asked => asked.Key.Endpoint).Select(asked => asked.Value).ToList()))
+        .Where(upstream => upstream.Problems.Count > 0)
+        .Select(upstream => new SourceStatus(SourceStatus.Resolution, upstream.Name, upstream.Problems.Find(problem => problem is not null)))];
 
     /// <summary>Takes what has been resolved since the last call, and asks again when it is time. Never waits.</summary>
     /// <param name="now">Monotonic time.</param>
-    /// <param name="problems">What went wrong, one line each.</param>
     /// <param name="cancellation">Ends what is under way.</param>
     /// <returns>Whether an upstream has other addresses now.</returns>
-    public bool Resolve(TimeSpan now, List<string> problems, CancellationToken cancellation)
+    public bool Resolve(TimeSpan now, CancellationToken cancellation)
     {
         var changed = false;
         for (var i = _running.Count - 1; i >= 0; i--)
@@ -35,10 +42,13 @@ internal sealed class NameResolver(IReadOnlyList<Upstream> upstreams)
             if (addresses.IsCompletedSuccessfully && addresses.Result.Any(address => upstream.CanBe(endpoint, address)))
             {
                 changed |= upstream.Resolved(endpoint, addresses.Result);
+                _problems[(upstream, endpoint)] = null;
             }
             else if (!addresses.IsCanceled)
             {
-                problems.Add($"{host}: {addresses.Exception?.InnerException?.Message ?? "no address that a server can have"}");
+                var reason = addresses.Exception?.InnerException?.Message ?? "no address that a server can have";
+                var follows = upstream.HasAddresses(endpoint) ? "the addresses that it had are still watched" : "its connections are not watched";
+                _problems[(upstream, endpoint)] = $"{upstream.Name}: {host} has no address ({reason}), so that {follows}; correct the name, or what answers \"getent hosts {host}\"";
             }
         }
 

@@ -1,4 +1,5 @@
 using Sidecar.Agent.Core.Settings;
+using Sidecar.Agent.Core.Snapshots;
 using Sidecar.Agent.Core.Tracking;
 
 namespace Sidecar.Agent.Observation;
@@ -7,7 +8,6 @@ namespace Sidecar.Agent.Observation;
 internal sealed class SessionTable : IDisposable
 {
     private readonly Dictionary<string, SessionWatch> _watches;
-    private List<string> _told = [];
 
     public SessionTable(SidecarConfiguration configuration, Clock clock)
     {
@@ -18,19 +18,8 @@ internal sealed class SessionTable : IDisposable
 
     public SessionWatch? Find(string upstream) => _watches.GetValueOrDefault(upstream);
 
-    /// <summary>What cannot be looked at and why, one line each.</summary>
-    public IEnumerable<string> Problems => _watches
-        .Where(pair => pair.Value.Problem is not null)
-        .Select(pair => $"{pair.Key}: the sessions on the server are not seen, and none can be ended there (release): {pair.Value.Problem}");
-
-    /// <summary>Those of the problems that have not been told yet.</summary>
-    public IReadOnlyList<string> NewProblems()
-    {
-        var now = Problems.ToList();
-        var untold = now.Except(_told, StringComparer.Ordinal).ToList();
-        _told = now;
-        return untold;
-    }
+    /// <summary>The servers that have been asked.</summary>
+    public IEnumerable<SourceStatus> Sources => _watches.Values.Select(watch => watch.Source).OfType<SourceStatus>();
 
     /// <summary>Tells the watches which connections they are about.</summary>
     public void Attend(IReadOnlyCollection<TrackedConnection> connections)

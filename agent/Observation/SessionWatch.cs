@@ -2,6 +2,7 @@ using System.Net;
 using System.Threading.Channels;
 using Sidecar.Agent.Core.Judgement;
 using Sidecar.Agent.Core.Settings;
+using Sidecar.Agent.Core.Snapshots;
 using Sidecar.Agent.Core.Tracking;
 using Sidecar.Probes;
 using Sidecar.Probes.PostgreSql;
@@ -22,6 +23,7 @@ internal sealed class SessionWatch : IDisposable
     private static readonly TimeSpan LongestAfterFailure = TimeSpan.FromSeconds(60);
     private static readonly TimeSpan SettingsEvery = TimeSpan.FromSeconds(60);
 
+    private readonly UpstreamSection _section;
     private readonly Clock _clock;
     private readonly SessionProbe _probe;
     private readonly Channel<Func<SessionProbe, CancellationToken, Task>> _work = Channel.CreateUnbounded<Func<SessionProbe, CancellationToken, Task>>();
@@ -31,19 +33,26 @@ internal sealed class SessionWatch : IDisposable
     private volatile bool _isUrgent;
     private volatile ServerView? _view;
     private volatile string? _problem;
+    private volatile string? _notGranted;
     private volatile ServerSettings? _settings;
 
     /// <summary>Starts scanning. The DSN file is read with every new session, so it may be fixed while the agent runs.</summary>
     public SessionWatch(UpstreamSection section, Clock clock)
     {
+        _section = section;
         _clock = clock;
         var file = section.DsnFile ?? throw new ArgumentException("an upstream without a DSN file has no sessions to look at", nameof(section));
         _probe = new SessionProbe(() => DsnFile.Read(file));
         _task = Task.Run(RunAsync);
     }
 
-    /// <summary>Why the server cannot be looked at; null while it can.</summary>
-    public string? Problem => _problem;
+    /// <summary>What cannot be done on the server and why, in one line; null before the first answer.</summary>
+    public SourceStatus? Source => (_problem, _view) switch
+    {
+        ({ } problem, _) => new(SourceStatus.Sessions, _section.Name, $"{_section.Name}: the sessions on the server are not seen, and none can be ended there (release): {problem}"),
+        (null, null) => null,
+        _ => new(SourceStatus.Sessions, _section.Name, _notGranted),
+    };
 
     /// <summary>Null until they were read.</summary>
     public ServerSettings? Settings => _settings;
@@ -147,7 +156,11 @@ internal sealed class SessionWatch : IDisposable
                     }
 
                     _view = await ScanAsync(_probe, _clients, cancellation).ConfigureAwait(false);
-                    _problem = _view.Scan.MaySeeAll ? null : "the role may not see the sessions of others: GRANT pg_monitor";
+                    var scan = _view.Scan;
+                    _notGranted = scan.MaySignal || !_section.Recycle
+                        ? null
+                        : $"{_section.Name}: orphaned sessions on the server cannot be ended (release): GRANT pg_signal_backend TO {scan.Role};";
+                    _problem = scan.MaySeeAll ? null : $"the role may not see the sessions of others: GRANT pg_monitor TO {scan.Role};";
                     afterFailure = AfterFailure;
                     nextScan = _clock.Now + (_isUrgent ? Often : Seldom);
                 }

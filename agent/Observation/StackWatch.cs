@@ -20,6 +20,9 @@ internal sealed record StackView
     /// <summary>Times that a connection found a full accept queue, in all namespaces of the groups, since the agent's start.</summary>
     public long Overflows { get; init; }
 
+    /// <summary>The groups, each with why it has no process, where it has none.</summary>
+    public IReadOnlyList<SourceStatus> Sources { get; init; } = [];
+
     /// <summary>What cannot be seen and why, one line each.</summary>
     public IReadOnlyList<string> Problems { get; init; } = [];
 }
@@ -57,6 +60,7 @@ internal sealed class StackWatch : IDisposable
     private Dictionary<string, GroupMonitor.Usage> _usage = new(StringComparer.Ordinal);
     private Dictionary<ulong, Dictionary<int, GroupProcess>> _homes = [];
     private HashSet<ProcessIdentity> _seen = [];
+    private Dictionary<string, string> _absent = [];
     private long _overflowsOfGone;
     private TimeSpan _nextRest;
     private volatile StackView _view = StackView.Empty;
@@ -99,6 +103,8 @@ internal sealed class StackWatch : IDisposable
         {
             var used = ThreadTime.Used;
             _members.Refresh();
+            _absent = _sections.Where(section => !_members.All.Any(member => member.Group == section.Name))
+                .ToDictionary(section => section.Name, section => GroupAbsence.Explain(section), StringComparer.Ordinal);
             _usage = _monitor.Scan(_members.All, now);
             isNew = FindHomes();
             OpenNamespaces(problems);
@@ -258,6 +264,8 @@ internal sealed class StackWatch : IDisposable
             Listeners = listeners,
             Groups = [.. _sections.Select(section => Tell(section.Name))],
             Overflows = _overflowsOfGone + _namespaces.Sum(pair => pair.Value.Counters is { } now && _firstOverflows.TryGetValue(pair.Key, out var first) ? now.Overflows - first : 0),
+            Sources = [.. _sections.Select(section => new SourceStatus(
+                SourceStatus.Workers, section.Name, _absent.TryGetValue(section.Name, out var why) ? $"workers {section.Name} match no process: {why}" : null))],
             Problems = problems,
         };
     }

@@ -28,7 +28,16 @@ internal sealed class Surroundings : IDisposable
         ?? new CheckStatus { Name = check.Section.Name, Expected = null, Actual = null, Problem = "not made yet" })];
 
     /// <summary>What cannot be seen, one line each.</summary>
-    public IEnumerable<string> Problems => Stack.Problems.Concat(Haproxies.Where(haproxy => haproxy.Problem is not null).Select(haproxy => $"haproxy {haproxy.Name} is not seen: {haproxy.Problem}"));
+    public IEnumerable<string> Problems => Stack.Problems.Concat(Haproxies.Where(haproxy => haproxy is { Version: not null, Problem: not null }).Select(haproxy => $"haproxy {haproxy.Name} is not seen whole: {haproxy.Problem}"));
+
+    /// <summary>Groups, HAProxies and checks that were looked for.</summary>
+    public IEnumerable<SourceStatus> Sources =>
+    [
+        .. Stack.Sources,
+        .. Haproxies.Select(haproxy => new SourceStatus(SourceStatus.Haproxy, haproxy.Name, haproxy.Version is null ? $"haproxy {haproxy.Name} is not seen: {haproxy.Problem}" : null)),
+        .. _checks.Select(check => check.Scan.View).OfType<CheckStatus>()
+            .Select(check => new SourceStatus(SourceStatus.Check, check.Name, check.IsMatch is null ? $"check {check.Name} is not known: {check.Problem}" : null)),
+    ];
 
     /// <summary>Starts scanning.</summary>
     public void Start()

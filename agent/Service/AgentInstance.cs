@@ -165,7 +165,8 @@ internal sealed class AgentInstance : IAsyncDisposable
                     Metrics = metrics.Aggregator.Scrape,
                     Version = ProductVersion.Text,
                 },
-                loggers);
+                loggers,
+                hostNames: _configuration.Agent.HostNames);
             _rooms.EndpointProblem = () => _http?.Problem;
             await _http.StartAsync().ConfigureAwait(false);
         }

@@ -10,6 +10,7 @@ using Sidecar.Agent.Observation;
 using Sidecar.Agent.Telemetry;
 using Sidecar.Probes.Processes;
 using Sidecar.Probes.Sockets;
+using Sidecar.Probes.Values;
 
 namespace Sidecar.Agent.Service;
 
@@ -28,6 +29,7 @@ internal sealed class AgentRooms : IDisposable
     private readonly Surroundings? _surroundings;
     private readonly IncidentReporter? _reporter;
     private readonly ILogger _log;
+    private HashSet<string> _told = [];
     private string? _lastProblem;
 
     /// <summary>Puts the rooms together.</summary>
@@ -105,6 +107,8 @@ internal sealed class AgentRooms : IDisposable
     /// <summary>Why the HTTP endpoint is not there, where it is not.</summary>
     public Func<string?>? EndpointProblem { get; set; }
 
+    private IReadOnlyList<SourceStatus> Sources => [.. Eyes.Names, .. _sessions.Sources, .. _surroundings?.Sources ?? []];
+
     /// <summary>The loop is about to begin. Not before: a second agent is refused only after it was made, and these may be the first one's.</summary>
     public void BeginActing()
     {
@@ -131,11 +135,13 @@ internal sealed class AgentRooms : IDisposable
         if (Core.World.IsFull)
         {
             _sessions.Attend(Core.World.Connections.All);
-            foreach (var problem in _sessions.NewProblems())
+            var problems = Sources.Select(source => source.Problem).OfType<string>().ToHashSet(StringComparer.Ordinal);
+            foreach (var problem in problems.Except(_told, StringComparer.Ordinal))
             {
                 _log.Limitation(problem);
             }
 
+            _told = problems;
             _learning?.Exchange(Core.World.Paths.All, now);
         }
 
@@ -161,15 +167,16 @@ internal sealed class AgentRooms : IDisposable
         var limitations = new List<string>(_selfCheck.Limitations);
         if (Eyes.Namespaces.Refused > 0)
         {
-            limitations.Add($"{Eyes.Namespaces.Refused} other network namespaces cannot be entered ({Eyes.Namespaces.RefusedBecause}): connections there are not seen");
+            limitations.Add($"{Quantity.Of(Eyes.Namespaces.Refused, "other network namespace")} cannot be entered ({Eyes.Namespaces.RefusedBecause}): connections there are not seen");
         }
 
         if (Eyes.Namespaces.LeftOut > 0)
         {
-            limitations.Add($"{Eyes.Namespaces.LeftOut} network namespaces are left out, since there are too many, in all or of one user: connections there are not seen");
+            limitations.Add($"{Quantity.Of(Eyes.Namespaces.LeftOut, "network namespace is", "network namespaces are")} left out, since there are too many, in all or of one user: connections there are not seen");
         }
 
-        limitations.AddRange(_sessions.Problems);
+        var sources = Sources;
+        limitations.AddRange(sources.Select(source => source.Problem).OfType<string>());
         limitations.AddRange(_surroundings?.Problems ?? []);
         limitations.AddRange(new[] { EndpointProblem?.Invoke(), _incidents?.Problem, _lastProblem, Eyes.Owners.Problem }.OfType<string>());
         var stack = _surroundings?.Stack ?? StackView.Empty;
@@ -181,6 +188,7 @@ internal sealed class AgentRooms : IDisposable
             ListenOverflows = stack.Overflows,
             Haproxies = _surroundings?.Haproxies ?? [],
             Checks = _surroundings?.Checks ?? [],
+            Sources = sources,
             Limitations = limitations,
         };
     }

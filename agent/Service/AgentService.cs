@@ -7,6 +7,7 @@ using Sidecar.Agent.Core.Tracking;
 using Sidecar.Agent.Observation;
 using Sidecar.Agent.Telemetry;
 using Sidecar.Agent.Telemetry.Systemd;
+using Sidecar.Probes.Values;
 
 namespace Sidecar.Agent.Service;
 
@@ -52,8 +53,13 @@ internal sealed class AgentService(
             {
                 await _reload.WaitAsync(stoppingToken).ConfigureAwait(false);
                 notifier.Reloading();
-                if (Reread() is { } next)
+                if (Reread(out var refused) is { } next)
                 {
+                    foreach (var difference in ConfigurationDifference.Between(inForce, next).DefaultIfEmpty("nothing has changed"))
+                    {
+                        _log.ReloadChanges(difference);
+                    }
+
                     await instance.SettleAsync(SettleWithin, stoppingToken).ConfigureAwait(false);
                     var earlier = instance.World;
                     await instance.DisposeAsync().ConfigureAwait(false);
@@ -64,7 +70,7 @@ internal sealed class AgentService(
                 }
                 else
                 {
-                    notifier.Ready(Summary(inForce, instance));
+                    notifier.Ready($"{Summary(inForce, instance)}; {refused}");
                 }
             }
         }
@@ -88,7 +94,7 @@ internal sealed class AgentService(
     }
 
     private static string Summary(SidecarConfiguration inForce, AgentInstance instance) =>
-        $"mode {(inForce.Agent.Mode == AgentMode.Observe ? "observe" : "protect")}, {inForce.Upstreams.Count} upstreams, {instance.Watched} connections watched";
+        $"mode {(inForce.Agent.Mode == AgentMode.Observe ? "observe" : "protect")}, {Quantity.Of(inForce.Upstreams.Count, "upstream")}, {Quantity.Of(instance.Watched, "connection")} watched";
 
     private async Task<AgentInstance> StartAsync(SidecarConfiguration next, World? earlier, CancellationToken stoppingToken)
     {
@@ -106,8 +112,9 @@ internal sealed class AgentService(
         }
     }
 
-    private SidecarConfiguration? Reread()
+    private SidecarConfiguration? Reread(out string refused)
     {
+        refused = "";
         try
         {
             return reread();
@@ -119,6 +126,7 @@ internal sealed class AgentService(
                 _log.ReloadRefused(error.ToString());
             }
 
+            refused = e.ReloadRefused;
             _log.ReloadRefused("the new configuration was refused; the old one stays in force");
             return null;
         }

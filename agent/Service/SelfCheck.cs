@@ -22,9 +22,10 @@ internal sealed class SelfCheck
 
     public static SelfCheck Run(SidecarConfiguration configuration)
     {
+        var acts = configuration.Agent.Mode == AgentMode.Protect;
         var findings = new HostChecks(configuration).Quick();
         return new SelfCheck(
-            [.. findings.Where(finding => finding.State != FindingState.Works).Select(finding => finding.Detail)],
-            [.. findings.Where(finding => finding.IsInTheWay && configuration.Agent.Mode == AgentMode.Protect).Select(finding => finding.Detail)]);
+            [.. findings.Where(finding => finding.State != FindingState.Works && (acts || !finding.IsForActing)).Select(finding => finding.Detail)],
+            [.. findings.Where(finding => finding.IsInTheWay && acts).Select(finding => finding.Detail)]);
     }
 }

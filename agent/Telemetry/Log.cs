@@ -65,4 +65,7 @@ internal static partial class Log
 
     [LoggerMessage(19, LogLevel.Warning, "live connections cannot be made to go on at once after an outage, and wait for the kernel's own timer: {Reason}")]
     public static partial void ResumeRefused(this ILogger log, string reason);
+
+    [LoggerMessage(20, LogLevel.Information, "reload: {Difference}")]
+    public static partial void ReloadChanges(this ILogger log, string difference);
 }

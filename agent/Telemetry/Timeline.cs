@@ -1,6 +1,7 @@
 using System.Globalization;
 using Sidecar.Agent.Core.Remedies;
 using Sidecar.Agent.Core.Snapshots;
+using Sidecar.Probes.Values;
 
 namespace Sidecar.Agent.Telemetry;
 
@@ -97,7 +98,7 @@ internal sealed class Timeline
 
         if (backend.OwnErrors > before.OwnErrors)
         {
-            Add(time, string.Create(CultureInfo.InvariantCulture, $"HAProxy {haproxy} answers {backend.OwnErrors - before.OwnErrors} requests to {backend.Name} with errors of its own"));
+            Add(time, string.Create(CultureInfo.InvariantCulture, $"HAProxy {haproxy} answers {Quantity.Of(backend.OwnErrors - before.OwnErrors, "request")} to {backend.Name} with errors of its own"));
         }
     }
 

@@ -1,5 +1,6 @@
 using System.Net.Sockets;
 using System.Text;
+using Sidecar.Probes.Sockets;
 
 namespace Sidecar.Probes.Haproxy;
 
@@ -33,7 +34,11 @@ public static class HaproxySocket
         {
             throw new HaproxyException($"{path} does not answer within {Deadline.TotalSeconds} s");
         }
-        catch (Exception e) when (e is SocketException or ArgumentException)
+        catch (SocketException e)
+        {
+            throw new HaproxyException($"{UnixSocketError.Describe(path, e)}; HAProxy has to run with the line \"stats socket {path} mode 660 group conn-sidecar level user\"");
+        }
+        catch (ArgumentException e)
         {
             throw new HaproxyException($"{path}: {e.Message}");
         }

@@ -1,6 +1,8 @@
 using System.Globalization;
 using System.Net;
+using System.Net.Sockets;
 using Npgsql;
+using Sidecar.Probes.Sockets;
 using Sidecar.Probes.Values;
 
 namespace Sidecar.Probes.PostgreSql;
@@ -19,6 +21,9 @@ public sealed class SessionProbe(Func<NpgsqlConnectionStringBuilder> readDsn) : 
     /// <summary>How long a new session or an answer may take.</summary>
     public static readonly TimeSpan Deadline = TimeSpan.FromSeconds(3);
 
+    /// <summary>How the driver's message begins where a Unix socket cannot be connected to; its path follows.</summary>
+    private const string ConnectingToPath = "Failed to connect to /";
+
     /// <summary>More sessions from one host than this are not read.</summary>
     private const int MostSessions = 20_000;
 
@@ -36,7 +41,7 @@ public sealed class SessionProbe(Func<NpgsqlConnectionStringBuilder> readDsn) : 
     private const string Identify = $"""
         SELECT host(inet_server_addr()), inet_server_port(), host(inet_client_addr()), inet_client_port(), pg_is_in_recovery(),
           pg_has_role(current_user, 'pg_read_all_stats', 'USAGE'), pg_has_role(current_user, 'pg_signal_backend', 'USAGE'),
-          current_setting('server_version'), {Slots}
+          current_setting('server_version'), {Slots}, quote_ident(current_user)
         """;
 
     // Apart from what identifies the server: products that speak PostgreSQL may lack one of these functions.
@@ -201,7 +206,7 @@ public sealed class SessionProbe(Func<NpgsqlConnectionStringBuilder> readDsn) : 
         TcpEndPoint? server;
         TcpEndPoint? self;
         bool isInRecovery, maySeeAll, maySignal;
-        string version;
+        string version, role;
         int limit, connections;
         await using (var command = Command(connection, Identify))
         await using (var reader = await command.ExecuteReaderAsync(cancellation).ConfigureAwait(false))
@@ -219,6 +224,7 @@ public sealed class SessionProbe(Func<NpgsqlConnectionStringBuilder> readDsn) : 
             version = reader.GetString(7);
             limit = reader.GetInt32(8);
             connections = reader.GetInt32(9);
+            role = reader.GetString(10);
         }
 
         var facts = await ReadFactsAsync(connection, cancellation).ConfigureAwait(false);
@@ -271,6 +277,7 @@ public sealed class SessionProbe(Func<NpgsqlConnectionStringBuilder> readDsn) : 
             IsInRecovery = isInRecovery,
             MaySeeAll = maySeeAll,
             MaySignal = maySignal,
+            Role = role,
             ConnectionLimit = limit > 0 ? limit : null,
             Connections = connections,
             Facts = facts,
@@ -316,6 +323,8 @@ public sealed class SessionProbe(Func<NpgsqlConnectionStringBuilder> readDsn) : 
                 DsnFileException => e.Message,
                 PostgresException server => $"the server says {server.SqlState}: {server.MessageText}",
                 TimeoutException or { InnerException: TimeoutException } => "the server does not answer in time",
+                NpgsqlException { InnerException: SocketException refused } when e.Message.StartsWith(ConnectingToPath, StringComparison.Ordinal) =>
+                    UnixSocketError.Describe(e.Message[(ConnectingToPath.Length - 1)..], refused),
                 NpgsqlException { InnerException: { } inner } => $"{e.Message}: {inner.Message}",
                 NpgsqlException => e.Message,
                 _ => $"the server's answer cannot be read ({e.GetType().Name})",

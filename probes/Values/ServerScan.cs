@@ -53,6 +53,9 @@ public sealed record ServerScan
     /// <summary>The role has pg_signal_backend.</summary>
     public required bool MaySignal { get; init; }
 
+    /// <summary>The role that the agent has logged in as, quoted for SQL where it needs that.</summary>
+    public string Role { get; init; } = "";
+
     /// <summary>
     /// Connections that ordinary roles may have together: max_connections less what is reserved. Null where the server's
     /// answer makes no sense.

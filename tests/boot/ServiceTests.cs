@@ -165,18 +165,84 @@ public sealed class ServiceTests(WorkerHost host) : IClassFixture<WorkerHost>
 
         await Machine.RunAsync("systemctl", "reload", "conn-sidecar");
         await host.UntilAsync("observe is in force", async () => (await Machine.RunAsync("conn-sidecar", "status")).Contains("mode observe, running", StringComparison.Ordinal), Wait.Seconds(10));
+        (await Machine.JournalAsync("-t", "conn-sidecar", "-n", "20")).ShouldContain("reload: [agent] mode: protect -> observe");
 
         await Machine.WriteAsync("/etc/conn-sidecar/conf.d/more.conf", "[agent]\nmode = sometimes\n");
         (await Machine.TryRunAsync("systemctl", "reload", "conn-sidecar")).ExitCode.ShouldBe(1);
-        (await Machine.JournalAsync("-u", Agent, "-n", "20")).ShouldContain("more.conf:2: [agent] mode: expected observe or protect, got \"sometimes\"");
+        const string reason = "more.conf:2: [agent] mode: expected observe or protect, got \"sometimes\"";
+        (await Machine.JournalAsync("-u", Agent, "-n", "20")).ShouldContain(reason);
+        // Where systemctl sends whoever sees it fail.
+        (await Machine.TryRunAsync("systemctl", "status", "--no-pager", "-l", "conn-sidecar")).Output.ShouldContain("the last reload was refused");
+        (await Machine.UnitAsync("StatusText")).ShouldContain(reason);
         // Whoever sends the signal by hand gets the same from the agent itself.
         await Machine.RunAsync("systemctl", "kill", "--signal=HUP", "--kill-who=main", "conn-sidecar");
         await host.UntilAsync("the refusal is in the journal", async () =>
             (await Machine.JournalAsync("-t", "conn-sidecar", "MESSAGE_ID=5255074cbd67451b8f00e599f3ff446c")).Contains("more.conf", StringComparison.Ordinal), Wait.Seconds(10));
 
+        await host.UntilAsync("the status says so", async () => await Machine.UnitAsync("StatusText") is var text
+            && text.StartsWith("mode observe, 1 upstream, ", StringComparison.Ordinal) && text.Contains(reason, StringComparison.Ordinal), Wait.Seconds(10));
         (await Machine.UnitAsync("ActiveState")).ShouldBe("active");
         (await Machine.MainPidAsync()).ShouldBe(pid);
         (await Machine.TryRunAsync("conn-sidecar", "status")).Output.ShouldContain("mode observe, running");
+
+        await Machine.RunAsync("rm", "/etc/conn-sidecar/conf.d/more.conf");
+        await Machine.RunAsync("systemctl", "reload", "conn-sidecar");
+        await host.UntilAsync("nothing is refused any more", async () => await Machine.UnitAsync("StatusText") is var text
+            && text.StartsWith("mode protect, ", StringComparison.Ordinal) && !text.Contains("refused", StringComparison.Ordinal), Wait.Seconds(20));
+    }
+
+    [Fact]
+    public async Task Each_mistake_of_the_configuration_is_one_line_with_its_remedy_and_a_metric()
+    {
+        await Machine.WriteAsync("/etc/conn-sidecar/orders-db.dsn", host.Lab.Database.Dsn("web") + "\n");
+        await Machine.ShellAsync("chgrp conn-sidecar /etc/conn-sidecar/orders-db.dsn; chmod 0640 /etc/conn-sidecar/orders-db.dsn");
+        await host.ConfigureAsync(
+            upstream: "dsn-file = /etc/conn-sidecar/orders-db.dsn\n[upstream:named]\nendpoint = db.nosuch.invalid:5432\n[haproxy:edge]\nsocket = /run/haproxy/none.sock\n",
+            workers: "[workers:web]\nunit = uwsg.service\n[check:app]\nexpected-command = /bin/echo 1\nactual-command = /bin/false\ninterval = 1s\n");
+        (string Kind, string Name, string Line)[] expected =
+        [
+            ("resolution", "named", "named: db.nosuch.invalid has no address "),
+            ("sessions", "orders-db", "orders-db: the sessions on the server are not seen, and none can be ended there (release): the role may not see the sessions of others: GRANT pg_monitor TO web;"),
+            ("workers", "web", "workers web match no process: this host has no unit uwsg.service; did you mean uwsgi.service?"),
+            ("haproxy", "edge", "haproxy edge is not seen: /run/haproxy/none.sock is not there; HAProxy has to run with the line \"stats socket /run/haproxy/none.sock mode 660 group conn-sidecar level user\""),
+            ("check", "app", "check app is not known: actual: exit status 1"),
+        ];
+        IReadOnlyList<string> lines = [];
+        await host.UntilAsync("five lines", async () =>
+        {
+            using var status = JsonDocument.Parse(await Machine.RunAsync("conn-sidecar", "status", "--json"));
+            lines = [.. status.RootElement.GetProperty("limitations").EnumerateArray().Select(line => line.GetString()!)];
+            return expected.All(one => lines.Any(line => line.StartsWith(one.Line, StringComparison.Ordinal)));
+        }, Wait.Seconds(60));
+        (await Machine.RunAsync("conn-sidecar", "status")).Split('\n').Count(line => line.StartsWith("! ", StringComparison.Ordinal)).ShouldBe(lines.Count);
+        var metrics = await AskAsync("/metrics");
+        var journal = await Machine.JournalAsync("-t", "conn-sidecar", "MESSAGE_ID=8cf41c38fa2b4097bab70aae02fc4d9c", "-n", "40");
+        foreach (var (kind, name, line) in expected)
+        {
+            metrics.ShouldContain($"conn_sidecar_source_up{{kind=\"{kind}\",name=\"{name}\"}} 0\n");
+            journal.ShouldContain(line);
+        }
+
+        // What is mended is gone from all of it.
+        await host.ConfigureAsync(workers: $"[workers:web]\nunit = {WebService.Unit}\n");
+        await host.UntilAsync("the group is there", async () => (await AskAsync("/metrics")).Contains("conn_sidecar_source_up{kind=\"workers\",name=\"web\"} 1\n", StringComparison.Ordinal), Wait.Seconds(30));
+        (await Machine.RunAsync("conn-sidecar", "status")).ShouldNotContain("match no process");
+    }
+
+    [Fact]
+    public async Task The_fully_qualified_name_of_the_host_and_those_of_the_configuration_are_answered()
+    {
+        await host.ConfigureAsync(workers: "[agent]\nhost-names = metrics.example.org\n");
+        var name = (await Machine.RunAsync("hostname")).Trim();
+        await Machine.ShellAsync($"printf '127.0.0.1 localhost\n127.0.1.1 {name}.day.example.org {name}\n' > /etc/hosts");
+        (await Machine.RunAsync("hostname", "--fqdn")).Trim().ShouldBe($"{name}.day.example.org");
+
+        foreach (var ours in new[] { name, $"{name}.day.example.org", $"{name}.day.example.org.", "metrics.example.org", "127.0.0.1" })
+        {
+            (await AskAsync("/metrics", ours)).ShouldContain("conn_sidecar_build_info", customMessage: ours);
+        }
+
+        (await AskAsync("/metrics", $"{name}.evil.example")).ShouldContain(" 421 ");
     }
 
     [Fact]
@@ -247,7 +313,7 @@ public sealed class ServiceTests(WorkerHost host) : IClassFixture<WorkerHost>
         var check = "";
         await host.UntilAsync("both sides say the same", async () =>
         {
-            check = await Machine.ShellAsync("exec 3<>/dev/tcp/127.0.0.1/10042; printf 'GET /check/version HTTP/1.0\\r\\n\\r\\n' >&3; cat <&3");
+            check = await AskAsync("/check/version");
             return check.Contains("ServiceOK app", StringComparison.Ordinal);
         }, Wait.Seconds(40));
         check.ShouldContain("conn-sidecar-check 0000000000000000 signal=no state=no");
@@ -323,8 +389,11 @@ public sealed class ServiceTests(WorkerHost host) : IClassFixture<WorkerHost>
     [Fact]
     public async Task Observe_only_takes_all_capabilities_and_still_sees_the_connections()
     {
-        await host.ConfigureAsync(dropIn: "/usr/share/doc/conn-sidecar/examples/observe-only.conf");
+        await host.ConfigureAsync();
         await host.Web.RestartAsync(Machine);
+        // What the example itself says is to be done.
+        var example = await Machine.RunAsync("cat", "/usr/share/doc/conn-sidecar/examples/observe-only.conf");
+        await Machine.ShellAsync(string.Join('\n', example.Split('\n').Where(line => line.StartsWith("#     ", StringComparison.Ordinal)).Select(line => line[1..])));
 
         (await Machine.RunAsync("cat", $"/proc/{await Machine.MainPidAsync()}/status")).ShouldMatch(@"CapEff:\s0{16}\n");
         await host.UntilAsync("four connections", async () =>
@@ -334,6 +403,12 @@ public sealed class ServiceTests(WorkerHost host) : IClassFixture<WorkerHost>
         }, Wait.Seconds(20));
         (await host.Lab.DatabaseSocketsAsync()).ShouldAllBe(s => s.Timer == "");
         (await Machine.UnitAsync("ActiveState")).ShouldBe("active");
+        (await AskAsync("/readyz")).ShouldContain("200 OK");
+        var shown = await Machine.RunAsync("conn-sidecar", "status");
+        shown.ShouldContain("mode observe, running");
+        // What is missing for remedies alone is no limitation of who only observes.
+        shown.ShouldNotContain("recycle");
+        shown.ShouldContain("! CAP_SYS_PTRACE is missing: owners");
     }
 
     [Fact]
@@ -455,6 +530,10 @@ public sealed class ServiceTests(WorkerHost host) : IClassFixture<WorkerHost>
 
         return (sleeper, found!.Value, answer);
     }
+
+    /// <summary>The answer of the HTTP endpoint, with its head.</summary>
+    private Task<string> AskAsync(string path, string name = "localhost") =>
+        Machine.ShellAsync($"exec 3<>/dev/tcp/127.0.0.1/10042; printf 'GET {path} HTTP/1.0\\r\\nHost: {name}\\r\\n\\r\\n' >&3; cat <&3");
 
     /// <summary>What bash offers for a line, asked in the way that bash asks.</summary>
     private async Task<IReadOnlyList<string>> CompleteAsync(string line)

@@ -86,6 +86,9 @@ public sealed record AgentSection
     /// <summary>Address of the metrics and status endpoint; null when switched off (<c>listen = none</c>).</summary>
     public IPEndPoint? Listen { get; init; } = new(IPAddress.Loopback, 10042);
 
+    /// <summary>Names by which the endpoint may be asked, beside those that the host knows of itself.</summary>
+    public IReadOnlyList<string> HostNames { get; init; } = [];
+
     public string StateDirectory { get; init; } = "/var/lib/conn-sidecar";
 
     /// <summary>Where the control socket (<c>control.sock</c>, mode 0660) lives.</summary>

@@ -45,8 +45,31 @@ public sealed record AgentSnapshot
     /// <summary>Results of the [check:…] sections.</summary>
     public IReadOnlyList<CheckStatus> Checks { get; init; } = [];
 
+    /// <summary>What the configuration names and the agent reads, each as it was found last.</summary>
+    public IReadOnlyList<SourceStatus> Sources { get; init; } = [];
+
     /// <summary>What the agent cannot do here and why (missing capability, kernel option …); empty when all is possible.</summary>
     public required IReadOnlyList<string> Limitations { get; init; }
+}
+
+/// <summary>Something that the configuration names and that the agent reads.</summary>
+/// <param name="Kind">Of <see cref="Kinds"/>.</param>
+/// <param name="Name">Name of the section.</param>
+/// <param name="Problem">What follows from its absence, why it is absent, and what to do: one line. Null where it is there.</param>
+public sealed record SourceStatus(string Kind, string Name, string? Problem)
+{
+    public const string Check = "check";
+    public const string Haproxy = "haproxy";
+
+    /// <summary>The addresses of an upstream's host names.</summary>
+    public const string Resolution = "resolution";
+
+    /// <summary>The sessions on an upstream's database server.</summary>
+    public const string Sessions = "sessions";
+    public const string Workers = "workers";
+
+    /// <summary>All kinds.</summary>
+    public static IReadOnlyList<string> Kinds { get; } = [Check, Haproxy, Resolution, Sessions, Workers];
 }
 
 /// <summary>One watched connection as an operator sees it.</summary>

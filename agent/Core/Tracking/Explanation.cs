@@ -19,7 +19,7 @@ public static class Explanation
             Reason.NoTcpInfo => "the kernel gave no TCP_INFO; nothing can be judged",
             Reason.InFlight => "data in flight, no timeout so far",
             Reason.Active => "in use",
-            Reason.ProtectedByKeepalive => $"keepalive probes at {Text(evidence.KeepaliveAt ?? TimeSpan.Zero)} idle",
+            Reason.ProtectedByKeepalive => Keepalive(connection),
             Reason.NoTimeoutKnown => $"{idle}; the path's idle timeout is not known",
             Reason.YoungerThanHalfTheTimeout => $"{idle} of {Text(lower ?? TimeSpan.Zero)}",
             Reason.PastHalfTheTimeout => $"{idle} of {Text(lower ?? TimeSpan.Zero)}, {(path.CountsDataOnly ? "keepalives do not count" : "no keepalive in time")}",
@@ -47,6 +47,17 @@ public static class Explanation
         };
     }
 
+    /// <summary>
+    /// By the options that are known. Not by the kernel's timer: it runs on while data moves and is set anew only when it fires, so
+    /// that what it shows changes from one scan to the next.
+    /// </summary>
+    private static string Keepalive(TrackedConnection connection) => connection.Protection switch
+    {
+        { Armed: { } armed, IsApplications: false } => $"keepalive probes after {Text(armed.Idle)} of idling",
+        { Original: { Enabled: true } original, IsApplications: false } => $"keepalive probes after {Text(original.Idle)} of idling, as the application has set",
+        _ => "a keepalive timer of the application runs",
+    };
+
     private const string BlackHoleRemedy = "the network drops large packets without telling; net.ipv4.tcp_mtu_probing = 1 or MSS clamping on the router fixes it, closing does not";
 
     private static string Number(int value) => value.ToString(CultureInfo.InvariantCulture);
@@ -59,11 +70,11 @@ public static class Explanation
         }
 
         var before = stall.IdleBefore is { } gap ? $" after {Text(gap)} idle" : "";
-        return $"{stall.FailedTransmissions} sends unanswered for {Text(stall.Silence)}{before}";
+        return $"{Quantity.Of(stall.FailedTransmissions, "send")} unanswered for {Text(stall.Silence)}{before}";
     }
 
     private static string Probes(in ConnectionEvidence evidence) => evidence.Probing is { } probing
-        ? $"{probing.FailedTransmissions} probes unanswered for {Text(probing.Silence)} after {Text(probing.IdleBefore ?? TimeSpan.Zero)} idle"
+        ? $"{Quantity.Of(probing.FailedTransmissions, "probe")} unanswered for {Text(probing.Silence)} after {Text(probing.IdleBefore ?? TimeSpan.Zero)} idle"
         : "probes unanswered";
 
     private static string Fresh(TrackedConnection connection) => connection.Path?.Last is { } last

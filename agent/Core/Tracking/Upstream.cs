@@ -91,6 +91,10 @@ public sealed class Upstream
             && (plain.AddressFamily != AddressFamily.InterNetwork || plain.GetAddressBytes()[0] is > 0 and < 224);
     }
 
+    /// <summary>Whether an address is known for the endpoint.</summary>
+    /// <param name="endpoint">Its index.</param>
+    public bool HasAddresses(int endpoint) => !_conditions[endpoint].IsEmpty;
+
     /// <summary>Whether any endpoint is a host name.</summary>
     public bool HasHostNames => _section.Endpoints.Any(endpoint => endpoint.Host is not null);
 

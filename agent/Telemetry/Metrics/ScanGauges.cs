@@ -13,6 +13,7 @@ internal sealed class ScanGauges
 
     public Measurement<long>[] Protecting { get; private init; } = [];
     public Measurement<long>[] Limitations { get; private init; } = [];
+    public Measurement<long>[] Sources { get; private init; } = [];
     public Measurement<long>[] Connections { get; private init; } = [];
     public Measurement<double>[] IdleMax { get; private init; } = [];
     public Measurement<long>[] KeepaliveArmed { get; private init; } = [];
@@ -167,7 +168,8 @@ internal sealed class ScanGauges
         return new ScanGauges
         {
             Protecting = [new(string.Equals(snapshot.Mode, "protect", StringComparison.Ordinal) ? 1 : 0)],
-            Limitations = [new(snapshot.Limitations.Count)],
+            Limitations = [new(snapshot.Limitations.Count - snapshot.Sources.Count(source => source.Problem is not null))],
+            Sources = [.. snapshot.Sources.Select(source => new Measurement<long>(source.Problem is null ? 1 : 0, Tag("kind", source.Kind), Tag("name", source.Name)))],
             Connections = [.. connections],
             IdleMax = [.. idleMax],
             KeepaliveArmed = [.. armed],

@@ -82,6 +82,7 @@ internal sealed class SidecarMetrics : IDisposable
         _meter.CreateObservableGauge(Prefix + "last_scan_timestamp_seconds", () => _lastScan, "s", "Unix time at which the last scan ended.");
         _meter.CreateObservableGauge(Prefix + "protecting", () => _gauges.Protecting, null, "1 in mode protect, 0 in mode observe.");
         _meter.CreateObservableGauge(Prefix + "limitations", () => _gauges.Limitations, null, "Number of things that the agent cannot do here; status lists them.");
+        _meter.CreateObservableGauge(Prefix + "source_up", () => _gauges.Sources, null, "1 if what the configuration names was found and could be read, 0 if not; status says why.");
         _meter.CreateObservableGauge(Prefix + "connections", () => _gauges.Connections, "{connection}", "Watched connections by verdict.");
         _meter.CreateObservableGauge(Prefix + "connection_idle_max_seconds", () => _gauges.IdleMax, "s", "Longest time for which a watched connection has been idle.");
         _meter.CreateObservableGauge(Prefix + "keepalive_armed_connections", () => _gauges.KeepaliveArmed, "{connection}", "Watched connections on which a keepalive timer runs.");

@@ -49,6 +49,9 @@ internal sealed class FakeSocket(int number, TimeSpan lastUse)
     /// <summary>Whether the scan shows the keepalive timer at work; the agent has set it.</summary>
     internal bool ShowsKeepalive { get; set; }
 
+    /// <summary>What the scan shows of that timer, which the kernel sets anew only when it fires; null: as if each segment had set it.</summary>
+    internal TimeSpan? TimerShown { get; set; }
+
     internal bool IsClosed { get; set; }
 
     /// <summary>Who owns it.</summary>
@@ -129,7 +132,7 @@ internal sealed class FakeSocket(int number, TimeSpan lastUse)
             _segmentsOut++;
         }
 
-        var keepaliveIn = ShowsKeepalive && _unacked == 0 && _keepalive is { } idle ? idle - (now - _lastAck) : (TimeSpan?)null;
+        var keepaliveIn = ShowsKeepalive && _unacked == 0 && _keepalive is { } idle ? TimerShown ?? (idle - (now - _lastAck)) : (TimeSpan?)null;
         return new SocketObservation
         {
             Family = 2,

@@ -3,6 +3,7 @@ using Sidecar.Agent.Core.Judgement;
 using Sidecar.Agent.Core.Judgement.IdleTimeout;
 using Sidecar.Agent.Core.Remedies;
 using Sidecar.Agent.Core.Settings;
+using Sidecar.Agent.Core.Tracking;
 using Sidecar.Probes.Values;
 using Xunit;
 
@@ -22,6 +23,25 @@ public sealed class KeepaliveTests
         bench.Engine.ChangedKeepalives.ShouldNotBeNull().Single().Original.Enabled.ShouldBeFalse();
         bench.Engine.KeepalivesSaved(TimeSpan.FromHours(1));
         bench.Engine.ChangedKeepalives.ShouldBeNull();
+    }
+
+    [Fact]
+    public void Its_reason_names_the_time_that_was_set_wherever_the_kernels_lazy_timer_stands()
+    {
+        var bench = new Bench(with: Armed);
+        var socket = bench.Open(idle: 1);
+        bench.Run(20);
+        var reasons = new HashSet<string>();
+        socket.ShowsKeepalive = true;
+        foreach (var remaining in new[] { 29, 12.3, 0.5 })
+        {
+            socket.TimerShown = TimeSpan.FromSeconds(remaining);
+            bench.Run(5);
+            bench.Connection(socket).Judged.Reason.ShouldBe(Reason.ProtectedByKeepalive);
+            reasons.Add(Explanation.Of(bench.Connection(socket), bench.Now));
+        }
+
+        reasons.ShouldHaveSingleItem().ShouldBe("keepalive probes after 30 s of idling");
     }
 
     [Fact]

@@ -1,4 +1,5 @@
 using System.Text.Json;
+using System.Text.RegularExpressions;
 using Shouldly;
 using Sidecar.Agent.Commands;
 using Sidecar.Agent.Configuration;
@@ -7,6 +8,7 @@ using Sidecar.Agent.Core.Remedies;
 using Sidecar.Agent.Core.Snapshots;
 using Sidecar.Agent.Endpoints;
 using Sidecar.Agent.Telemetry;
+using Sidecar.UnitTests.Telemetry;
 using Xunit;
 
 namespace Sidecar.UnitTests.Commands;
@@ -65,11 +67,42 @@ public sealed class CommandTests : IDisposable
         Error.ShouldBeEmpty();
     }
 
-    [Fact]
-    public void Version_prints_the_version()
+    [Theory]
+    [InlineData("version")]
+    [InlineData("--version")]
+    public void Version_prints_the_version(string form)
     {
-        Invoke("version").ShouldBe(ExitCodes.Ok);
+        Invoke(form).ShouldBe(ExitCodes.Ok);
         Out.ShouldMatch(@"^conn-sidecar \d+\.\d+\.\d+\S*\n$");
+    }
+
+    /// <summary>As help shows it and as the man page does.</summary>
+    [Fact]
+    public void A_default_that_is_shown_can_be_typed_and_stands_in_the_man_page()
+    {
+        var manual = TestTools.RepositoryFile("packaging", "deb", "man", "conn-sidecar.8");
+        var entries = File.ReadAllText(manual).Replace("\\-", "-", StringComparison.Ordinal).Split("\n.TP\n");
+        var checkedOptions = new List<string>();
+        var root = CommandTree.Build(Environment(_config));
+        foreach (var command in root.Subcommands.Where(command => !command.Hidden))
+        {
+            foreach (var option in command.Options.Where(option => option.Name is not ("--help" or "--config") && option.ValueType != typeof(bool)))
+            {
+                var inWords = Regex.Match(option.Description ?? "", @"Default: (\S+?)\.?(\s|$)").Groups[1].Value;
+                var shown = option.HasDefaultValue ? option.GetDefaultValue()!.ToString()! : inWords;
+                if (shown.Length == 0)
+                {
+                    continue;
+                }
+
+                checkedOptions.Add(option.Name);
+                string[] line = [command.Name, .. command.Name == "measure" ? ["10.0.0.1:1"] : Array.Empty<string>(), option.Name, shown];
+                root.Parse(line).Errors.ShouldBeEmpty(string.Join(' ', line));
+                entries.Single(entry => Regex.IsMatch(entry, $@"^\.B[IR] .*{option.Name}\b")).ShouldMatch($@"Default:?\s+(\.BR? )?{Regex.Escape(shown)}( \.|\.|\s)", option.Name);
+            }
+        }
+
+        checkedOptions.ShouldBe(["--last", "--protocol", "--max", "--precision", "--share"], ignoreOrder: true);
     }
 
     [Theory]
@@ -295,11 +328,11 @@ public sealed class CommandTests : IDisposable
         WriteIncidents(Line(1), Line(2, i => i with { Outcome = "withheld", WithheldBy = "observe", ReleaseSeconds = null, StuckSeconds = 2.5 }));
         Invoke("incidents", "--config", _config).ShouldBe(ExitCodes.Ok);
         Out.ShouldBe("""
-            2026-03-04 05:06:07  db  stuck: recycle released
+            2026-03-04 05:06:07Z  db  stuck: recycle released
                 1234 uwsgi-core  10.0.1.2:40001 -> 10.0.2.2:5432  released after 2.6s
                 no answer for 2.5 s while a fresh connection succeeded
                 id 20260304T050607.001-1
-            2026-03-04 05:06:07  db  stuck: recycle withheld (observe)
+            2026-03-04 05:06:07Z  db  stuck: recycle withheld (observe)
                 1234 uwsgi-core  10.0.1.2:40001 -> 10.0.2.2:5432  unanswered for 2.5s
                 no answer for 2.5 s while a fresh connection succeeded
                 id 20260304T050607.002-1

@@ -27,6 +27,7 @@ public sealed partial class ConfigurationLoaderTests
             mode = observe
             listen = [fd00::1]:9000
             listen-remote = yes
+            host-names = metrics.example.org, app1
             state-directory = /tmp/state/
             runtime-directory = /tmp/run
             scan-interval = 250ms
@@ -52,7 +53,8 @@ public sealed partial class ConfigurationLoaderTests
             budget = 2/30m
             """);
 
-        configuration.Agent.ShouldBe(new AgentSection
+        configuration.Agent.HostNames.ShouldBe(["metrics.example.org", "app1"]);
+        (configuration.Agent with { HostNames = [] }).ShouldBe(new AgentSection
         {
             Mode = AgentMode.Observe,
             Listen = new IPEndPoint(IPAddress.Parse("fd00::1"), 9000),
@@ -147,6 +149,9 @@ public sealed partial class ConfigurationLoaderTests
     [InlineData("[agent]\nlisten = 0.0.0.0:10042", 2, "listen-remote = yes")]
     [InlineData("[agent]\nlisten = [::]:10042", 2, "listen-remote = yes")]
     [InlineData("[agent]\nlisten-remote = maybe", 2, "expected yes or no")]
+    [InlineData("[agent]\nhost-names = app1:10042", 2, "host names without a port")]
+    [InlineData("[agent]\nhost-names = app1, *.example.org", 2, "got \"*.example.org\"")]
+    [InlineData("[agent]\nhost-names = 10.0.2.2", 2, "host names without a port")]
     [InlineData("[agent]\nstate-directory = var/lib", 2, "expected an absolute path")]
     [InlineData("[agent]\nstate-directory = /var/../etc", 2, "without \"..\"")]
     [InlineData("[agent]\nruntime-directory = /01234567890123456789012345678901234567890123456789012345678901234567890123456789012345678901234567890", 2, "at most 90 characters")]

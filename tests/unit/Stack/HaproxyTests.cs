@@ -123,7 +123,8 @@ public sealed class HaproxyTests : IDisposable
         var before = scan.Describe(HaproxyStats.Parse(Answer)!);
         var status = await scan.ScanAsync(before, default);
         status.Version.ShouldBeNull();
-        status.Problem.ShouldNotBeNull().ShouldContain("none.sock");
+        var path = _directory.File("none.sock");
+        status.Problem.ShouldBe($"{path} is not there; HAProxy has to run with the line \"stats socket {path} mode 660 group conn-sidecar level user\"");
         status.Backends.ShouldBeSameAs(before.Backends);
     }
 

@@ -30,7 +30,7 @@ public sealed class ChecksTests
     [Fact]
     public void Connections_in_an_outage_are_KO() =>
         Checks.Database(Samples.Snapshot([Samples.Connection(Verdict.Outage)], [Samples.Upstream(up: null)]), Well, null)
-            .ShouldBe((503, "ServiceKO orders-db 1 connections in an outage"));
+            .ShouldBe((503, "ServiceKO orders-db 1 connection in an outage"));
 
     [Fact]
     public void Without_a_fresh_connection_a_living_one_says_enough() =>

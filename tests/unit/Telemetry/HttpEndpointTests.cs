@@ -295,7 +295,23 @@ public sealed class HttpEndpointTests : IAsyncLifetime
         (await _client.GetStringAsync($"http://{second.Bound}/healthz")).ShouldBe("ok\n");
     }
 
-    private HttpEndpoint NewEndpoint(IPEndPoint listen, TimeSpan? retryAfter = null) => new(
+    [Theory]
+    [InlineData("metrics.example.org:10042", 200)]
+    [InlineData("Metrics.Example.ORG.", 200)]
+    [InlineData("app1", 200)]
+    [InlineData("other.example.org", 421)]
+    [InlineData("app1.evil.example", 421)]
+    public async Task Further_names_are_those_of_the_configuration(string host, int status)
+    {
+        await using var named = NewEndpoint(new IPEndPoint(IPAddress.Loopback, 0), hostNames: ["metrics.example.org", "app1"]);
+        await named.StartAsync();
+        using var client = new TcpClient();
+        await client.ConnectAsync(named.Bound!);
+        await client.GetStream().WriteAsync(Encoding.ASCII.GetBytes($"GET /metrics HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n"));
+        (await new StreamReader(client.GetStream()).ReadToEndAsync()).ShouldStartWith($"HTTP/1.1 {status} ");
+    }
+
+    private HttpEndpoint NewEndpoint(IPEndPoint listen, TimeSpan? retryAfter = null, IReadOnlyList<string>? hostNames = null) => new(
         listen,
         new HttpSources
         {
@@ -306,7 +322,8 @@ public sealed class HttpEndpointTests : IAsyncLifetime
             Version = "0.1.0",
         },
         _loggers,
-        retryAfter);
+        retryAfter,
+        hostNames: hostNames);
 
     private async Task<(int Status, string Body)> Get(string path)
     {

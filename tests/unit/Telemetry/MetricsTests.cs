@@ -4,6 +4,7 @@ using FsCheck;
 using FsCheck.Fluent;
 using Shouldly;
 using Sidecar.Agent.Core.Judgement;
+using Sidecar.Agent.Core.Snapshots;
 using Sidecar.Agent.Telemetry;
 using Sidecar.Probes.Values;
 using Xunit;
@@ -235,7 +236,7 @@ public sealed class MetricsTests
             .SelectMany(line => line[(line.IndexOf('{') + 1)..line.IndexOf('}')].Split(','))
             .Select(pair => pair[..pair.IndexOf('=')])
             .Distinct(StringComparer.Ordinal);
-        names.ShouldBe(["upstream", "verdict", "version", "cause", "outcome", "bound", "reason", "le", "workers", "worker", "listener", "stage", "haproxy", "proxy", "state", "check", "role", "signal", "remedy", "guardrail"], ignoreOrder: true);
+        names.ShouldBe(["upstream", "verdict", "version", "cause", "outcome", "bound", "reason", "le", "workers", "worker", "listener", "stage", "haproxy", "proxy", "state", "check", "kind", "name", "role", "signal", "remedy", "guardrail"], ignoreOrder: true);
     }
 
     [Fact]
@@ -322,7 +323,7 @@ public sealed class MetricsTests
                 Samples.Connection(Verdict.Stuck, idle: 400, stuck: 2.5, keepalive: false),
                 Samples.Connection(Verdict.BlockedByPeer, keepalive: null),
             ],
-            limitations: ["no CAP_KILL: nothing is terminated"],
+            limitations: ["no CAP_KILL: nothing is terminated", "workers web match no process: this host has no unit uwsg.service"],
             workers: [Samples.Worker(0, share: 1, cpu: 0.98, growth: 1024.5), Samples.Worker(1, share: 0)]) with
         {
             Listeners = [Samples.Listener(0), Samples.Listener(1, waiting: 0, address: "/run/app.sock")],
@@ -330,6 +331,7 @@ public sealed class MetricsTests
             ListenOverflows = 9,
             Haproxies = [Samples.Haproxy()],
             Upstreams = [Samples.Upstream() with { ConnectionLimit = 97, ServerConnections = 44 }],
+            Sources = [new(SourceStatus.Haproxy, "edge", null), new(SourceStatus.Workers, "web", "workers web match no process: this host has no unit uwsg.service")],
             Checks = [Samples.Check(), Samples.Check("schema", actual: "7"), Samples.Check("later", actual: null, problem: "not made yet")],
         });
         return metrics;
