@@ -24,7 +24,11 @@ public sealed record ServerSession(
     TimeSpan Age,
     TimeSpan? QueryAge,
     TimeSpan? StateAge,
-    TimeSpan? TransactionAge);
+    TimeSpan? TransactionAge)
+{
+    /// <summary>It works on something that its client waits for.</summary>
+    public bool IsActive => State is "active" or "fastpath function call";
+}
 
 /// <summary>What one scan at a PostgreSQL server saw.</summary>
 public sealed record ServerScan

@@ -288,6 +288,12 @@ public sealed class World
         foreach (var connection in _seen)
         {
             var before = connection.Judged.Verdict;
+            if (connection.IsAnswerUnknown && FindSession(connection, connection.LastSeen, out var view) is { } session && view!.Taken > connection.LastData)
+            {
+                Recorder.AnswerKnown(connection, session.IsActive);
+                connection.NoteAnswerAwaited(session.IsActive);
+            }
+
             if (connection.Assess(_utcNow, Recorder))
             {
                 connection.Path.IsProbeWanted = true;
