@@ -29,6 +29,7 @@ internal sealed class AgentRooms : IDisposable
     private readonly IncidentReporter? _reporter;
     private readonly ILogger _log;
     private string? _lastProblem;
+    private bool _isRefusalTold;
 
     /// <summary>Puts the rooms together.</summary>
     /// <param name="configuration">What is watched, and what may be done.</param>
@@ -136,6 +137,12 @@ internal sealed class AgentRooms : IDisposable
                 _log.Limitation(problem);
             }
 
+            if (Eyes.Namespaces.Problem is { } refused && !_isRefusalTold)
+            {
+                _log.Limitation(refused);
+                _isRefusalTold = true;
+            }
+
             _learning?.Exchange(Core.World.Paths.All, now);
         }
 
@@ -159,11 +166,6 @@ internal sealed class AgentRooms : IDisposable
     public AgentSnapshot Complete(AgentSnapshot snapshot, TimeSpan now)
     {
         var limitations = new List<string>(_selfCheck.Limitations);
-        if (Eyes.Namespaces.Refused > 0)
-        {
-            limitations.Add($"{Eyes.Namespaces.Refused} other network namespaces cannot be entered ({Eyes.Namespaces.RefusedBecause}): connections there are not seen");
-        }
-
         if (Eyes.Namespaces.LeftOut > 0)
         {
             limitations.Add($"{Eyes.Namespaces.LeftOut} network namespaces are left out, since there are too many, in all or of one user: connections there are not seen");
@@ -171,7 +173,7 @@ internal sealed class AgentRooms : IDisposable
 
         limitations.AddRange(_sessions.Problems);
         limitations.AddRange(_surroundings?.Problems ?? []);
-        limitations.AddRange(new[] { EndpointProblem?.Invoke(), _incidents?.Problem, _lastProblem, Eyes.Owners.Problem }.OfType<string>());
+        limitations.AddRange(new[] { Eyes.Namespaces.Problem, EndpointProblem?.Invoke(), _incidents?.Problem, _lastProblem, Eyes.Owners.Problem }.OfType<string>());
         var stack = _surroundings?.Stack ?? StackView.Empty;
         return snapshot with
         {
