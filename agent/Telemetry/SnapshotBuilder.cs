@@ -9,11 +9,12 @@ namespace Sidecar.Agent.Telemetry;
 /// <summary>Describes the world for readers: one immutable <see cref="AgentSnapshot"/>, in words where somebody reads it.</summary>
 /// <param name="world">What is known; read on the loop's thread.</param>
 /// <param name="settings">Settings of an upstream's server; null where there are none to be had.</param>
-internal sealed class SnapshotBuilder(World world, Func<string, ServerSettings?> settings)
+/// <param name="problem">Why an upstream's server cannot be asked; null where it can, or is not to be.</param>
+internal sealed class SnapshotBuilder(World world, Func<string, ServerSettings?> settings, Func<string, string?> problem)
 {
     private static readonly TimeSpan AdviceHolds = TimeSpan.FromSeconds(60);
 
-    private readonly Dictionary<Upstream, ((TimeSpan? Lower, bool CountsDataOnly, ServerSettings? Settings) Facts, TimeSpan At, IReadOnlyList<string> Lines)> _advice = [];
+    private readonly Dictionary<Upstream, ((TimeSpan? Limit, bool CountsDataOnly, ServerSettings? Settings) Facts, TimeSpan At, IReadOnlyList<string> Lines)> _advice = [];
 
     /// <summary>Connections and upstreams as they are; what else is in a snapshot is the caller's to add.</summary>
     /// <param name="now">Monotonic time.</param>
@@ -31,7 +32,7 @@ internal sealed class SnapshotBuilder(World world, Func<string, ServerSettings?>
             Connections = [.. told
                 .Where(connection => inWords || connection.Judged.Verdict is Verdict.Suspect or Verdict.Stuck or Verdict.Outage or Verdict.Partly)
                 .Select(connection => Status(connection, now))],
-            Upstreams = [.. world.Upstreams.Select(upstream => Status(upstream, now))],
+            Upstreams = [.. world.Upstreams.Where(upstream => upstream.IsTold).Select(upstream => Status(upstream, now))],
             Limitations = [],
         };
     }
@@ -81,19 +82,20 @@ internal sealed class SnapshotBuilder(World world, Func<string, ServerSettings?>
             IdleTimeoutUpper = upper,
             ConnectionLimit = server?.ConnectionLimit,
             ServerConnections = server?.Connections,
+            ServerAnswers = server is not null ? true : problem(upstream.Name) is not null ? false : null,
             Server = server?.Facts is { } facts ? Status(upstream.Section, server.IsInRecovery, facts) : null,
-            Advice = Advice(upstream, lower, now),
+            Advice = Advice(upstream, upper is null ? null : lower, now),
         };
     }
 
-    /// <summary>Kept for a while: it reads files of the host, and is wanted at every scan.</summary>
-    private IReadOnlyList<string> Advice(Upstream upstream, TimeSpan? lower, TimeSpan now)
+    /// <summary>Kept for a while: it reads files of the host, and is wanted at every scan. What was survived is a limit only where something longer was not.</summary>
+    private IReadOnlyList<string> Advice(Upstream upstream, TimeSpan? limit, TimeSpan now)
     {
-        (TimeSpan? Lower, bool CountsDataOnly, ServerSettings? Settings) facts =
-            (lower, world.Paths.All.Any(path => path.Upstream == upstream && path.CountsDataOnly), settings(upstream.Name));
+        (TimeSpan? Limit, bool CountsDataOnly, ServerSettings? Settings) facts =
+            (limit, world.Paths.All.Any(path => path.Upstream == upstream && path.CountsDataOnly), settings(upstream.Name));
         if (!_advice.TryGetValue(upstream, out var kept) || kept.Facts != facts || now - kept.At > AdviceHolds)
         {
-            _advice[upstream] = kept = (facts, now, Advisor.For(upstream.Section, facts.Lower, facts.CountsDataOnly, facts.Settings));
+            _advice[upstream] = kept = (facts, now, Advisor.For(upstream.Section, facts.Limit, facts.CountsDataOnly, facts.Settings));
         }
 
         return kept.Lines;

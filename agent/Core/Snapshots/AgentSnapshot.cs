@@ -24,7 +24,7 @@ public sealed record AgentSnapshot
     /// <summary>Watched sockets, each with its verdict.</summary>
     public required IReadOnlyList<ConnectionStatus> Connections { get; init; }
 
-    /// <summary>Per-upstream findings, in configuration order.</summary>
+    /// <summary>Per-upstream findings, in configuration order; built-in upstreams once they are used.</summary>
     public required IReadOnlyList<UpstreamStatus> Upstreams { get; init; }
 
     /// <summary>Findings per worker process of the [workers:…] groups, a few seconds old at most.</summary>
@@ -143,6 +143,9 @@ public sealed record UpstreamStatus
 
     /// <summary>Connections that the server has, from everywhere; null where it was not asked.</summary>
     public int? ServerConnections { get; init; }
+
+    /// <summary>Whether the server answers the agent's own session; null where it has none, or it was not tried yet.</summary>
+    public bool? ServerAnswers { get; init; }
 
     /// <summary>What the server is and how it fares; null where it was not asked.</summary>
     public ServerStatus? Server { get; init; }

@@ -74,6 +74,11 @@ public sealed class World
     /// <param name="earlier">That agent's world; its monotonic time is this one's.</param>
     public void TakeOver(World earlier)
     {
+        foreach (var upstream in Upstreams)
+        {
+            upstream.Tally.WasUsed = earlier.Upstreams.Any(before => before.Name == upstream.Name && before.Tally.WasUsed);
+        }
+
         var paths = new Dictionary<PathTracker, bool>();
         foreach (var connection in earlier.Connections.All)
         {

@@ -51,7 +51,9 @@ internal sealed class ScanGauges
     public Measurement<long>[] HaproxyBackendSessions { get; private init; } = [];
     public Measurement<long>[] HaproxyBackendLimit { get; private init; } = [];
     public Measurement<long>[] ChecksOk { get; private init; } = [];
+    public Measurement<long>[] ChecksKnown { get; private init; } = [];
 
+    public Measurement<long>[] ServerUp { get; private init; } = [];
     public Measurement<long>[] ServerRole { get; private init; } = [];
     public Measurement<long>[] ServerRoleAsDeclared { get; private init; } = [];
     public Measurement<double>[] ReplicationLag { get; private init; } = [];
@@ -72,7 +74,7 @@ internal sealed class ScanGauges
             sums[upstream.Name] = new Sum();
         }
 
-        foreach (var upstream in tallied ?? [])
+        foreach (var upstream in (tallied ?? []).Where(upstream => sums.ContainsKey(upstream.Name)))
         {
             sums[upstream.Name] = new Sum(upstream.Tally);
         }
@@ -196,6 +198,7 @@ internal sealed class ScanGauges
             GonePeers = [.. snapshot.Groups.SelectMany(group => KnownLabels.Stages.Zip(
                 [group.GonePeersWaiting, group.GonePeersServed],
                 (stage, count) => new Measurement<long>(count, Tag("workers", group.Workers), Tag("stage", stage))))],
+            ServerUp = Upstreams<long>(snapshot, upstream => upstream.ServerAnswers is { } answers ? answers ? 1 : 0 : null),
             ServerRole = [.. snapshot.Upstreams.Where(upstream => upstream.Server is not null).SelectMany(upstream => KnownLabels.ServerRoles.Select(role =>
                 new Measurement<long>(upstream.Server!.Role == role ? 1 : 0, Tag("upstream", upstream.Name), Tag("role", role))))],
             ServerRoleAsDeclared = Upstreams<long>(snapshot, upstream => upstream.Server?.IsRoleAsDeclared is { } right ? right ? 1 : 0 : null),
@@ -214,6 +217,7 @@ internal sealed class ScanGauges
             HaproxyBackendSessions = Backends(snapshot, backend => backend.Sessions),
             HaproxyBackendLimit = Backends(snapshot, backend => backend.SessionLimit),
             ChecksOk = [.. snapshot.Checks.Where(check => check.IsMatch is not null).Select(check => new Measurement<long>(check.IsMatch == true ? 1 : 0, Tag("check", check.Name)))],
+            ChecksKnown = [.. snapshot.Checks.Select(check => new Measurement<long>(check.IsMatch is null ? 0 : 1, Tag("check", check.Name)))],
             GonePeerMax = Groups<double>(snapshot, group => group.GonePeerMax.TotalSeconds),
         };
     }
