@@ -1,3 +1,5 @@
+using Sidecar.LabTests.Evidence;
+
 namespace Sidecar.LabTests;
 
 /// <summary>An agent that has just been started knows nothing of what was said on the connections that it finds.</summary>

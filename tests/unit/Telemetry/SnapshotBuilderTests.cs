@@ -5,6 +5,7 @@ using Sidecar.Agent.Core.Settings;
 using Sidecar.Agent.Core.Snapshots;
 using Sidecar.Agent.Core.Tracking;
 using Sidecar.Agent.Telemetry;
+using Sidecar.CoreTests.Remedies;
 using Sidecar.Probes.Values;
 using Sidecar.UnitTests.Tracking;
 using Xunit;
@@ -80,6 +81,25 @@ public sealed class SnapshotBuilderTests
         Describe(world, 1).Upstreams.Single().ServerAnswers.ShouldBeNull();
         _problem = "password authentication failed";
         Describe(world, 1).Upstreams.Single().ServerAnswers.ShouldBe(false);
+    }
+
+    /// <summary>Who has been done and is heard afterwards would have sent its answer again.</summary>
+    [Fact]
+    public void An_answer_is_said_to_be_missing_only_where_nothing_was_heard_since_the_server_was_done()
+    {
+        var world = New(ConfigurationLoader.BuiltIn());
+        _socket.Send(At(1));
+        _socket.Acknowledge(At(1.04));
+        Scan(world, 2);
+        var session = TestServer.Session(0) with { StateAge = TimeSpan.FromSeconds(10) };
+        world.Server("postgresql", TestServer.View(At(14), session));
+        Why(15).ShouldEndWith("back-end 1000 has been done for 11 s: its answer has not arrived");
+
+        _socket.WindowProbeAnswered(At(9));
+        Scan(world, 10);
+        Why(15).ShouldEndWith("back-end 1000 has been done for 11 s, and is heard: no answer of it is missing");
+
+        string Why(double at) => Describe(world, at).Connections.ShouldHaveSingleItem().Why;
     }
 
     private static TimeSpan At(double seconds) => TimeSpan.FromSeconds(1000 + seconds);
