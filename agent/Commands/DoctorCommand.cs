@@ -78,7 +78,7 @@ internal static class DoctorCommand
     /// <summary>The running agent knows what it has measured; without one what is declared must do.</summary>
     private static IReadOnlyList<string> Advise(UpstreamSection upstream, ServerSettings? settings, StatusDocument? running) =>
         running?.Upstreams.FirstOrDefault(view => string.Equals(view.Name, upstream.Name, StringComparison.Ordinal)) is { } known
-            ? Advisor.For(upstream, known.IdleTimeoutLowerSeconds is { } lower ? TimeSpan.FromSeconds(lower) : null, upstream.RefreshedBy == IdleClock.Data, settings)
+            ? Advisor.For(upstream, known is { IdleTimeoutLowerSeconds: { } lower, IdleTimeoutUpperSeconds: not null } ? TimeSpan.FromSeconds(lower) : null, upstream.RefreshedBy == IdleClock.Data, settings)
             : Advisor.For(upstream, upstream.IdleTimeout.Source == IdleTimeoutSource.Declared ? upstream.IdleTimeout.Value : null, upstream.RefreshedBy == IdleClock.Data, settings);
 
     private static void Show(CommandEnvironment environment, List<Finding> findings, Dictionary<string, IReadOnlyList<string>> advice, bool possible)

@@ -77,7 +77,7 @@ internal static class StatusCommand
             console.WriteIndented(0, $"! {limitation}", new Style(Color.Yellow));
         }
 
-        // Upstreams that nothing connects to are one line together: the built-in configuration has ten of them.
+        // Upstreams that nothing connects to are one line together.
         var idle = new List<string>();
         foreach (var upstream in status.Upstreams)
         {
@@ -104,6 +104,12 @@ internal static class StatusCommand
         {
             console.WriteLine();
             console.WriteIndented(0, $"no connections: {string.Join(", ", idle)}", Style.Plain);
+        }
+
+        if (status.Upstreams.Count == 0)
+        {
+            console.WriteLine();
+            console.WriteIndented(0, "no connections to the well-known ports so far", Style.Plain);
         }
     }
 

@@ -33,11 +33,6 @@ internal sealed class HostChecks(SidecarConfiguration configuration)
         Need(Capability.DacReadSearch, _wantsKeepalive || _wantsTerminate,
             "descriptors of other users' processes cannot be listed, so owners are not known");
         Need(Capability.Kill, _wantsTerminate, "hung workers of other users cannot be terminated", forActing: true);
-        if (configuration.Agent.AllNetworkNamespaces)
-        {
-            Need(Capability.SysAdmin, false, "other network namespaces (containers) are not looked into");
-        }
-
         findings.Add(Resume() with { IsForActing = true });
         return findings;
     }
@@ -131,9 +126,20 @@ internal sealed class HostChecks(SidecarConfiguration configuration)
         yield return child.Namespace switch
         {
             true => new Finding(namespaces, FindingState.Works, false, "entered a namespace of its own"),
+            _ when !configuration.Agent.AllNetworkNamespaces => new Finding(namespaces, FindingState.NotTried, false, "not asked for (network-namespaces = own)"),
+            _ when !AreOthersUsed() => new Finding(namespaces, FindingState.NotTried, false, "no process with TCP sockets lives in another network namespace"),
             false => new Finding(namespaces, FindingState.DoesNot, false, $"{child.NamespaceDetail}: connections in containers are not seen"),
             null => new Finding(namespaces, FindingState.DoesNot, false, $"{child.NamespaceDetail}: connections in containers may not be seen"),
         };
+    }
+
+    /// <summary>Whether there is anything to see in other network namespaces.</summary>
+    private static bool AreOthersUsed()
+    {
+        var processes = new ProcessReader();
+        var own = processes.ReadNetworkNamespace(Environment.ProcessId);
+        return processes.ReadPids().Select(pid => (Pid: pid, Inode: processes.ReadNetworkNamespace(pid))).Where(process => process.Inode != 0 && process.Inode != own)
+            .DistinctBy(process => process.Inode).Any(process => processes.HasTcpSockets(process.Pid));
     }
 
     private static Finding Yama() => HostFacts.YamaScope switch

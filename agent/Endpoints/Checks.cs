@@ -25,7 +25,8 @@ internal static class Checks
         var upstreams = Chosen(snapshot!, only);
         if (upstreams.Count == 0)
         {
-            return (404, only is null ? "ServiceKO no upstream is declared" : $"ServiceKO no upstream is named {Plain(only)}");
+            // Without a declared upstream the well-known ports are watched, and nothing has connected to one yet.
+            return only is null ? (200, "ServiceOK no upstream is in use") : (404, $"ServiceKO no upstream is named {Plain(only)}");
         }
 
         var findings = upstreams.ConvertAll(u => Reachability(u, snapshot!));
@@ -49,7 +50,8 @@ internal static class Checks
         var upstreams = Chosen(snapshot!, only);
         if (upstreams.Count == 0)
         {
-            return (404, only is null ? "ServiceKO no upstream is declared" : $"ServiceKO no upstream is named {Plain(only)}");
+            // Without a declared upstream the well-known ports are watched, and nothing has connected to one yet.
+            return only is null ? (200, "ServiceOK no upstream is in use") : (404, $"ServiceKO no upstream is named {Plain(only)}");
         }
 
         var bad = false;

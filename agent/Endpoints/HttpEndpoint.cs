@@ -88,6 +88,7 @@ internal sealed class HttpEndpoint : IAsyncDisposable
             ["/check/pool"] = context => Check(context, Checks.Pool),
             ["/check/version"] = context => Check(context, Checks.Version, "check"),
             ["/check/workers"] = context => Check(context, Checks.Workers, "workers"),
+            ["/runbook"] = RunbookPage,
             ["/check/host"] = context => Plain(context, 200, Dns.GetHostName()),
         }.ToFrozenDictionary(StringComparer.Ordinal);
     }
@@ -236,6 +237,14 @@ internal sealed class HttpEndpoint : IAsyncDisposable
         await _sources.Refresh(context.RequestAborted);
         var snapshot = _sources.Snapshot();
         await Text(context, 200, "text/html; charset=utf-8", StatusPage.Render(snapshot, _sources.Health(), IsTrusted(context) ? _sources.Incidents(20) : null, _sources.Version));
+    }
+
+    private static Task RunbookPage(HttpContext context)
+    {
+        string? alert = context.Request.Query["alert"];
+        return alert is null ? Plain(context, 200, string.Join('\n', Runbook.Alerts))
+            : Runbook.Page(alert) is { } page ? Text(context, 200, "text/plain; charset=utf-8", page)
+            : Plain(context, 404, "no alert has that name");
     }
 
     private Task Metrics(HttpContext context)

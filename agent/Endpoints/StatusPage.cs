@@ -66,6 +66,12 @@ internal static class StatusPage
 
     private static void Upstreams(StringBuilder html, AgentSnapshot snapshot)
     {
+        if (snapshot.Upstreams.Count == 0)
+        {
+            html.Append("<h2>Upstreams</h2>\n<p>No connections to the well-known ports so far.</p>\n");
+            return;
+        }
+
         html.Append("<h2>Upstreams</h2>\n<table><tr><th>name</th><th>endpoint</th><th>path</th><th>idle timeout</th>");
         foreach (var verdict in VerdictNames.All)
         {

@@ -69,6 +69,12 @@ public sealed class NamespaceTable : IDisposable
     /// <summary>The last refusal in words, or null.</summary>
     public string? RefusedBecause { get; private set; }
 
+    /// <summary>What is not seen because of that, and how it is; null where nothing is refused.</summary>
+    public string? Problem => Refused == 0
+        ? null
+        : $"{Refused} other network {(Refused == 1 ? "namespace" : "namespaces")} with TCP sockets cannot be entered ({RefusedBecause}): connections there are not seen; "
+            + "allow it with the drop-in /usr/share/doc/conn-sidecar/examples/containers.conf, or leave them out with network-namespaces = own";
+
     /// <summary>Namespaces with TCP sockets that are left out because there are too many, in all or of one user.</summary>
     public int LeftOut { get; private set; }
 

@@ -31,6 +31,7 @@ internal sealed class AgentRooms : IDisposable
     private readonly ILogger _log;
     private HashSet<string> _told = [];
     private string? _lastProblem;
+    private bool _isRefusalTold;
 
     /// <summary>Puts the rooms together.</summary>
     /// <param name="configuration">What is watched, and what may be done.</param>
@@ -85,7 +86,7 @@ internal sealed class AgentRooms : IDisposable
             world.Paths.Came = _learning.Resume;
         }
 
-        Publisher = new SnapshotPublisher(this, new SnapshotBuilder(world, upstream => _sessions.Find(upstream)?.Settings), metrics, timeline, _reporter);
+        Publisher = new SnapshotPublisher(this, new SnapshotBuilder(world, upstream => _sessions.Find(upstream)?.Settings, upstream => _sessions.Find(upstream)?.Problem), metrics, timeline, _reporter);
     }
 
     public JournalLog Log { get; }
@@ -142,6 +143,12 @@ internal sealed class AgentRooms : IDisposable
             }
 
             _told = problems;
+            if (Eyes.Namespaces.Problem is { } refused && !_isRefusalTold)
+            {
+                _log.Limitation(refused);
+                _isRefusalTold = true;
+            }
+
             _learning?.Exchange(Core.World.Paths.All, now);
         }
 
@@ -165,11 +172,6 @@ internal sealed class AgentRooms : IDisposable
     public AgentSnapshot Complete(AgentSnapshot snapshot, TimeSpan now)
     {
         var limitations = new List<string>(_selfCheck.Limitations);
-        if (Eyes.Namespaces.Refused > 0)
-        {
-            limitations.Add($"{Quantity.Of(Eyes.Namespaces.Refused, "other network namespace")} cannot be entered ({Eyes.Namespaces.RefusedBecause}): connections there are not seen");
-        }
-
         if (Eyes.Namespaces.LeftOut > 0)
         {
             limitations.Add($"{Quantity.Of(Eyes.Namespaces.LeftOut, "network namespace is", "network namespaces are")} left out, since there are too many, in all or of one user: connections there are not seen");
@@ -178,7 +180,7 @@ internal sealed class AgentRooms : IDisposable
         var sources = Sources;
         limitations.AddRange(sources.Select(source => source.Problem).OfType<string>());
         limitations.AddRange(_surroundings?.Problems ?? []);
-        limitations.AddRange(new[] { EndpointProblem?.Invoke(), _incidents?.Problem, _lastProblem, Eyes.Owners.Problem }.OfType<string>());
+        limitations.AddRange(new[] { Eyes.Namespaces.Problem, EndpointProblem?.Invoke(), _incidents?.Problem, _lastProblem, Eyes.Owners.Problem }.OfType<string>());
         var stack = _surroundings?.Stack ?? StackView.Empty;
         return snapshot with
         {
@@ -209,7 +211,7 @@ internal sealed class AgentRooms : IDisposable
             Inbox.Wait(TimeSpan.FromMilliseconds(100));
         }
 
-        return Complete(new SnapshotBuilder(Core.World, _ => null).Describe(Eyes.Now, Core.Took, inWords: true), Eyes.Now);
+        return Complete(new SnapshotBuilder(Core.World, _ => null, _ => null).Describe(Eyes.Now, Core.Took, inWords: true), Eyes.Now);
     }
 
     public void Dispose()

@@ -48,6 +48,7 @@ internal sealed class AgentService(
         {
             var inForce = configuration;
             instance = await StartAsync(inForce, null, stoppingToken).ConfigureAwait(false);
+            metrics.ConfigurationTaken(_clock.UtcNow);
             _log.Started(ProductVersion.Text, Summary(inForce, instance));
             while (true)
             {
@@ -66,10 +67,12 @@ internal sealed class AgentService(
                     instance = null;
                     inForce = next;
                     instance = await StartAsync(inForce, earlier, stoppingToken).ConfigureAwait(false);
+                    metrics.ConfigurationTaken(_clock.UtcNow);
                     _log.Reloaded(Summary(inForce, instance));
                 }
                 else
                 {
+                    metrics.ConfigurationRefused();
                     notifier.Ready($"{Summary(inForce, instance)}; {refused}");
                 }
             }

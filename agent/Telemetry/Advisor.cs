@@ -10,13 +10,13 @@ internal static class Advisor
 {
     /// <summary>Advice for one upstream.</summary>
     /// <param name="upstream">Its section.</param>
-    /// <param name="lower">Idle time its path is known to survive; null where unknown.</param>
+    /// <param name="limit">Idle time that its path is known to survive, and not much longer ones; null where no limit is known.</param>
     /// <param name="countsDataOnly">Only data restarts the path's idle clock.</param>
     /// <param name="settings">The server's settings; null where there are none to be had.</param>
-    public static IReadOnlyList<string> For(UpstreamSection upstream, TimeSpan? lower, bool countsDataOnly, ServerSettings? settings) =>
+    public static IReadOnlyList<string> For(UpstreamSection upstream, TimeSpan? limit, bool countsDataOnly, ServerSettings? settings) =>
         TimeoutAdvice.For(new TimeoutFacts
         {
-            IdleTimeout = lower,
+            IdleTimeout = limit,
             DeadAfter = upstream.DeadAfter ?? TimeoutAdvice.UsualOutage,
             HostKeepaliveTime = HostFacts.Sysctl("net.ipv4.tcp_keepalive_time") is { } time ? TimeSpan.FromSeconds(time) : null,
             HostRetries = (int?)HostFacts.Sysctl("net.ipv4.tcp_retries2"),

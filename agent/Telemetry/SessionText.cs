@@ -24,7 +24,7 @@ internal static class SessionText
         }
 
         var since = now - view!.Taken;
-        var active = state is "active" or "fastpath function call";
+        var active = session.IsActive;
         var status = new SessionStatus(
             state, active ? session.QueryAge + since : null, session.TransactionAge + since, session.Pid, active ? null : session.StateAge + since);
         var pid = session.Pid.ToString(CultureInfo.InvariantCulture);
@@ -36,7 +36,10 @@ internal static class SessionText
             words = status switch
             {
                 { Query: { } query } => $"back-end {pid} has run its query for {Explanation.Text(query)}",
-                { Resting: { } resting } when session.StateAge > OnItsWay => $"back-end {pid} has been done for {Explanation.Text(resting)}: its answer was lost on the way",
+                // Whoever is heard later would have sent its answer again: then none is due. Else it may come yet, or never.
+                { Resting: { } resting } when session.StateAge > OnItsWay => connection.LastHeard > now - resting + OnItsWay
+                    ? $"back-end {pid} has been done for {Explanation.Text(resting)}, and is heard: no answer of it is missing"
+                    : $"back-end {pid} has been done for {Explanation.Text(resting)}: its answer has not arrived",
                 _ => null,
             };
         }

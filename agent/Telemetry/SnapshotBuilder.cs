@@ -13,7 +13,7 @@ internal sealed class SnapshotBuilder(World world, Func<string, ServerSettings?>
 {
     private static readonly TimeSpan AdviceHolds = TimeSpan.FromSeconds(60);
 
-    private readonly Dictionary<Upstream, ((TimeSpan? Lower, bool CountsDataOnly, ServerSettings? Settings) Facts, TimeSpan At, IReadOnlyList<string> Lines)> _advice = [];
+    private readonly Dictionary<Upstream, ((TimeSpan? Limit, bool CountsDataOnly, ServerSettings? Settings) Facts, TimeSpan At, IReadOnlyList<string> Lines)> _advice = [];
 
     /// <summary>Connections and upstreams as they are; what else is in a snapshot is the caller's to add.</summary>
     /// <param name="now">Monotonic time.</param>
@@ -31,7 +31,7 @@ internal sealed class SnapshotBuilder(World world, Func<string, ServerSettings?>
             Connections = [.. told
                 .Where(connection => inWords || connection.Judged.Verdict is Verdict.Suspect or Verdict.Stuck or Verdict.Outage or Verdict.Partly)
                 .Select(connection => Status(connection, now))],
-            Upstreams = [.. world.Upstreams.Select(upstream => Status(upstream, now))],
+            Upstreams = [.. world.Upstreams.Where(upstream => upstream.IsTold).Select(upstream => Status(upstream, now))],
             Limitations = [],
         };
     }
@@ -82,18 +82,18 @@ internal sealed class SnapshotBuilder(World world, Func<string, ServerSettings?>
             ConnectionLimit = server?.ConnectionLimit,
             ServerConnections = server?.Connections,
             Server = server?.Facts is { } facts ? Status(upstream.Section, server.IsInRecovery, facts) : null,
-            Advice = Advice(upstream, lower, now),
+            Advice = Advice(upstream, upper is null ? null : lower, now),
         };
     }
 
-    /// <summary>Kept for a while: it reads files of the host, and is wanted at every scan.</summary>
-    private IReadOnlyList<string> Advice(Upstream upstream, TimeSpan? lower, TimeSpan now)
+    /// <summary>Kept for a while: it reads files of the host, and is wanted at every scan. What was survived is a limit only where something longer was not.</summary>
+    private IReadOnlyList<string> Advice(Upstream upstream, TimeSpan? limit, TimeSpan now)
     {
-        (TimeSpan? Lower, bool CountsDataOnly, ServerSettings? Settings) facts =
-            (lower, world.Paths.All.Any(path => path.Upstream == upstream && path.CountsDataOnly), settings(upstream.Name));
+        (TimeSpan? Limit, bool CountsDataOnly, ServerSettings? Settings) facts =
+            (limit, world.Paths.All.Any(path => path.Upstream == upstream && path.CountsDataOnly), settings(upstream.Name));
         if (!_advice.TryGetValue(upstream, out var kept) || kept.Facts != facts || now - kept.At > AdviceHolds)
         {
-            _advice[upstream] = kept = (facts, now, Advisor.For(upstream.Section, facts.Lower, facts.CountsDataOnly, facts.Settings));
+            _advice[upstream] = kept = (facts, now, Advisor.For(upstream.Section, facts.Limit, facts.CountsDataOnly, facts.Settings));
         }
 
         return kept.Lines;

@@ -11,7 +11,7 @@ namespace Sidecar.Probes.Processes;
 public readonly record struct ProcessUsage(ProcessIdentity Identity, TimeSpan Cpu, long ResidentBytes, int LastCpu = -1)
 {
     /// <summary>USER_HZ: what the kernel counts in towards user space, 100 on all architectures that .NET runs on.</summary>
-    private const long TicksPerSecond = 100;
+    internal const long TicksPerSecond = 100;
 
     /// <summary>Parses a stat line: utime is field 14, stime 15, starttime 22, rss 24 (pages), processor 39.</summary>
     internal static bool TryParse(ReadOnlySpan<byte> line, long pageSize, out ProcessUsage usage)

@@ -30,6 +30,9 @@ public sealed record ServerSession(
     /// It waits for notifications (its last statement was LISTEN) or holds advisory locks: it is in use although it idles.
     /// </summary>
     public bool HoldsState { get; init; }
+
+    /// <summary>It works on something that its client waits for.</summary>
+    public bool IsActive => State is "active" or "fastpath function call";
 }
 
 /// <summary>What one scan at a PostgreSQL server saw.</summary>

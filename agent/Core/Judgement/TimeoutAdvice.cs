@@ -5,7 +5,7 @@ namespace Sidecar.Agent.Core.Judgement;
 /// <summary>What a path, a host and a server are set to, as far as it decides how long a dead connection is believed alive.</summary>
 public readonly record struct TimeoutFacts
 {
-    /// <summary>Idle time the path is known to survive; null where unknown, or where it forgets nothing.</summary>
+    /// <summary>Idle time the path is known to survive, and not much longer ones; null where no limit is known.</summary>
     public required TimeSpan? IdleTimeout { get; init; }
 
     /// <summary>The upstream's <c>dead-after</c>: an outage of this length is to be survived.</summary>

@@ -18,7 +18,8 @@ public sealed record RecordedState
 
     public TimeSpan LastHeard { get; init; }
 
-    public bool AnswerAwaited { get; init; }
+    /// <summary>Null: not known.</summary>
+    public bool? AnswerAwaited { get; init; }
 
     public uint DecidedIn { get; init; }
 

@@ -19,6 +19,9 @@ public sealed record RecordedStep
     /// <summary>A connect probe on its path, or what takes its place, has ended.</summary>
     public RecordedConnectProbe? ConnectProbe { get; init; }
 
+    /// <summary>The server has told whether an answer is awaited.</summary>
+    public bool? AnswerAwaited { get; init; }
+
     /// <summary>What was known of the path; null: the same as before.</summary>
     public RecordedPath? Path { get; init; }
 

@@ -126,6 +126,15 @@ internal sealed class Recorder
         }
     }
 
+    /// <summary>The server has told whether an answer is awaited on it, which it is told of next.</summary>
+    internal void AnswerKnown(TrackedConnection connection, bool isAwaited)
+    {
+        if (Find(connection) is { } recorder)
+        {
+            recorder.Add(new RecordedStep { At = connection.LastSeen, AnswerAwaited = isAwaited });
+        }
+    }
+
     /// <summary>A connect probe on its path has ended, which it is told of next.</summary>
     internal void ConnectProbed(TrackedConnection connection, bool isClean, TimeSpan started, TimeSpan ended)
     {

@@ -108,6 +108,12 @@ public sealed class Replay
             _steps.Add(new ReplayedStep(at, "window probe sent"));
         }
 
+        if (step.AnswerAwaited is { } isAwaited)
+        {
+            _connection.NoteAnswerAwaited(isAwaited);
+            _steps.Add(new ReplayedStep(at, isAwaited ? "the server works on an answer" : "the server's session is idle: no answer is awaited"));
+        }
+
         if (step.ConnectProbe is { } probe)
         {
             _connection.NoteConnectProbe(probe.Clean, probe.Started, probe.Ended);

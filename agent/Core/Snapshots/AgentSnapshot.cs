@@ -24,7 +24,7 @@ public sealed record AgentSnapshot
     /// <summary>Watched sockets, each with its verdict.</summary>
     public required IReadOnlyList<ConnectionStatus> Connections { get; init; }
 
-    /// <summary>Per-upstream findings, in configuration order.</summary>
+    /// <summary>Per-upstream findings, in configuration order; built-in upstreams once they are used.</summary>
     public required IReadOnlyList<UpstreamStatus> Upstreams { get; init; }
 
     /// <summary>Findings per worker process of the [workers:…] groups, a few seconds old at most.</summary>

@@ -49,7 +49,10 @@ public sealed partial class TrackedConnection
         User.Evidence(SilenceStart, LastSeen, wasInUse: evidence.Stall?.IdleBefore < ForgottenOdds.ShortestGap);
 
     /// <summary>The last data went out, and nothing has come back since. What a server has sent last is its answer: it awaits none.</summary>
-    public bool IsAnswerAwaited => _answerAwaited && Upstream.Section.Direction == UpstreamDirection.Outbound;
+    public bool IsAnswerAwaited => _answerAwaited == true && Upstream.Section.Direction == UpstreamDirection.Outbound;
+
+    /// <summary>Nothing is in flight, and the ages do not tell whether an answer is awaited: it counts as resting until its session is known.</summary>
+    internal bool IsAnswerUnknown => _answerAwaited is null && _last.Info.Unacked == 0 && Upstream.Section.Direction == UpstreamDirection.Outbound;
 
     /// <summary>When a window probe was last sent; null before the first.</summary>
     public TimeSpan? LastWindowProbe => _probes?.SentAt;
@@ -80,6 +83,9 @@ public sealed partial class TrackedConnection
 
     /// <summary>What was sent last wanted an answer, which should be there by now, and has not wanted it for long.</summary>
     internal bool IsUnansweredJustNow(TimeSpan now) => LastRetransmission is { } last && now - last >= AnswerWithin && now - last <= AnswerWithin + Recently;
+
+    /// <summary>The server has told whether an answer to the last data is awaited.</summary>
+    internal void NoteAnswerAwaited(bool isAwaited) => _answerAwaited = isAwaited;
 
     /// <summary>A window probe was sent just now.</summary>
     internal void NoteWindowProbe(TimeSpan now)

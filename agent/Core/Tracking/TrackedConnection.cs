@@ -26,6 +26,9 @@ public sealed partial class TrackedConnection
     /// <summary>A tick of the kernel's clock at HZ=250, in milliseconds: its ages are no finer.</summary>
     private const uint Jiffy = 4;
 
+    /// <summary>An acknowledgement is delayed by less than this (RFC 1122, 4.2.3.2).</summary>
+    private static readonly TimeSpan LatestAcknowledgement = TimeSpan.FromMilliseconds(500);
+
     private static readonly TimeSpan LongestInterest = TimeSpan.FromSeconds(20);
     private static readonly TimeSpan FetchedWithin = TimeSpan.FromSeconds(3);
     private static readonly TimeSpan ShortestInterest = TimeSpan.FromMilliseconds(200);
@@ -42,7 +45,7 @@ public sealed partial class TrackedConnection
     private KeptObservation _last;
     private bool _seen;
     private TimeSpan _lastHeard;
-    private bool _answerAwaited;
+    private bool? _answerAwaited;
     private uint _decidedIn;
     private uint _decidedOut;
 
@@ -259,16 +262,17 @@ public sealed partial class TrackedConnection
     }
 
     /// <summary>
-    /// Decides whether an answer is due: the last data went out after the last data came in.
+    /// Decides whether an answer is due: the last data went out after the last data came in. Null: that cannot be known.
     /// </summary>
     /// <remarks>
     /// Both ages count whole ticks (4 ms at HZ=250), and a driver often sends the next query in the very tick in which the
     /// answer before it arrived, just as a fast answer arrives in the tick of its query. Where the ages are equal the
     /// acknowledgement tells: an answer carries the acknowledgement of its query with it, whereas a query that is being
     /// worked on is acknowledged by itself, later (the delayed acknowledgement of RFC 1122, 40 ms on Linux). Answers to
-    /// keepalives move that age too, so it is asked once per exchange and kept.
+    /// keepalives move that age too, so it is asked once per exchange and kept; where such an answer had come already when
+    /// the exchange was first seen, as after a restart of the agent, the ages tell nothing.
     /// </remarks>
-    private bool DecideAnswerAwaited(in TcpInfo info)
+    private bool? DecideAnswerAwaited(in TcpInfo info)
     {
         if (info.DataSegmentsOut == 0 || info.DataSegmentsIn == 0)
         {
@@ -280,9 +284,15 @@ public sealed partial class TrackedConnection
             return info.LastDataSentMilliseconds < info.LastDataReceivedMilliseconds;
         }
 
-        return info.DataSegmentsIn == _decidedIn && info.DataSegmentsOut == _decidedOut
-            ? _answerAwaited
-            : info.LastAckReceivedMilliseconds < info.LastDataReceivedMilliseconds;
+        if (info.DataSegmentsIn == _decidedIn && info.DataSegmentsOut == _decidedOut)
+        {
+            return _answerAwaited;
+        }
+
+        var acknowledgedAfter = Milliseconds(info.LastDataReceivedMilliseconds) - Milliseconds(info.LastAckReceivedMilliseconds);
+        return acknowledgedAfter <= TimeSpan.Zero ? false
+            : acknowledgedAfter < LatestAcknowledgement + Microseconds(2.0 * info.RttMicroseconds) ? true
+            : null;
     }
 
     /// <summary>

@@ -29,6 +29,9 @@ public sealed class Upstream
     /// <summary>Its connections by verdict, as last judged.</summary>
     public UpstreamTally Tally { get; } = new();
 
+    /// <summary>Whether it is told of: a declared one always, a built-in one from its first connection on.</summary>
+    public bool IsTold => !_section.IsBuiltIn || Tally.WasUsed;
+
     /// <summary>The conditions in force, for the kernel's filter and for <see cref="Matches"/>.</summary>
     public IEnumerable<FilterCondition> Conditions => _conditions.SelectMany(list => list);
 

@@ -15,6 +15,9 @@ public sealed class UpstreamTally
     /// <summary>All connections.</summary>
     public int Total { get; private set; }
 
+    /// <summary>Whether a connection has been watched at any time.</summary>
+    public bool WasUsed { get; internal set; }
+
     /// <summary>Longest time since segments moved, at the last full scan.</summary>
     public TimeSpan IdleMax { get; private set; }
 
@@ -50,6 +53,7 @@ public sealed class UpstreamTally
     {
         _verdicts[(int)connection.Judged.Verdict]++;
         Total++;
+        WasUsed = true;
         Count(connection, 1, connection.Judged.Verdict);
     }
 

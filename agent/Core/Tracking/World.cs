@@ -74,6 +74,11 @@ public sealed class World
     /// <param name="earlier">That agent's world; its monotonic time is this one's.</param>
     public void TakeOver(World earlier)
     {
+        foreach (var upstream in Upstreams)
+        {
+            upstream.Tally.WasUsed = earlier.Upstreams.Any(before => before.Name == upstream.Name && before.Tally.WasUsed);
+        }
+
         var paths = new Dictionary<PathTracker, bool>();
         foreach (var connection in earlier.Connections.All)
         {
@@ -288,6 +293,12 @@ public sealed class World
         foreach (var connection in _seen)
         {
             var before = connection.Judged.Verdict;
+            if (connection.IsAnswerUnknown && FindSession(connection, connection.LastSeen, out var view) is { } session && view!.Taken > connection.LastData)
+            {
+                Recorder.AnswerKnown(connection, session.IsActive);
+                connection.NoteAnswerAwaited(session.IsActive);
+            }
+
             if (connection.Assess(_utcNow, Recorder))
             {
                 connection.Path.IsProbeWanted = true;

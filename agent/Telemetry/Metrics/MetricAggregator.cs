@@ -36,6 +36,9 @@ internal sealed class MetricAggregator : IDisposable
     /// <summary>Ends a series: what it counted is no more.</summary>
     public void Forget(Instrument instrument, params ReadOnlySpan<KeyValuePair<string, object?>> tags) => _families[instrument].Forget(tags);
 
+    /// <summary>Ends the series whose first label has none of these values.</summary>
+    public void Keep(Instrument instrument, IReadOnlySet<string> values) => _families[instrument].Keep(values);
+
     /// <summary>All instruments' values in a text format, UTF-8.</summary>
     public byte[] Scrape(ExpositionFormat format)
     {
@@ -65,6 +68,7 @@ internal sealed class MetricFamily
 
     private readonly ConcurrentDictionary<LabelValues, MetricSeries> _series = new();
     private readonly double[] _boundaries;
+    private readonly bool _isSet;
     private MetricSeries[] _sorted = [];
     private int _removals;
     private int _removalsSorted;
@@ -75,12 +79,13 @@ internal sealed class MetricFamily
         Help = instrument.Description ?? "";
         Kind = instrument switch
         {
-            Counter<long> or Counter<double> => MetricKind.Counter,
+            Counter<long> or Counter<double> or ObservableCounter<double> => MetricKind.Counter,
             Histogram<double> => MetricKind.Histogram,
             ObservableGauge<long> or ObservableGauge<double> => MetricKind.Gauge,
             _ => throw new NotSupportedException($"instrument {instrument.Name} is of a kind that the exposition does not know"),
         };
         _boundaries = [.. (instrument as Histogram<double>)?.Advice?.HistogramBucketBoundaries ?? []];
+        _isSet = instrument.IsObservable;
         IsInfo = Kind == MetricKind.Gauge && Name.EndsWith("_info", StringComparison.Ordinal);
         Unit = Name.EndsWith("_seconds", StringComparison.Ordinal) ? "seconds" : null;
     }
@@ -105,10 +110,10 @@ internal sealed class MetricFamily
 
         switch (Kind)
         {
-            case MetricKind.Counter:
+            case MetricKind.Counter when !_isSet:
                 found.Add(value);
                 break;
-            case MetricKind.Gauge:
+            case MetricKind.Counter or MetricKind.Gauge:
                 found.Set(value, generation);
                 break;
             case MetricKind.Histogram:
@@ -140,6 +145,18 @@ internal sealed class MetricFamily
         if (_series.TryRemove(LabelValues.From(tags), out _))
         {
             Interlocked.Increment(ref _removals);
+        }
+    }
+
+    /// <summary>Ends the series whose first label has none of these values.</summary>
+    public void Keep(IReadOnlySet<string> values)
+    {
+        foreach (var key in _series.Keys)
+        {
+            if ((key.First is null || !values.Contains(key.First)) && _series.TryRemove(key, out _))
+            {
+                Interlocked.Increment(ref _removals);
+            }
         }
     }
 

@@ -52,7 +52,6 @@ internal sealed class ScanGauges
     public Measurement<long>[] HaproxyBackendSessions { get; private init; } = [];
     public Measurement<long>[] HaproxyBackendLimit { get; private init; } = [];
     public Measurement<long>[] ChecksOk { get; private init; } = [];
-
     public Measurement<long>[] ServerRole { get; private init; } = [];
     public Measurement<long>[] ServerRoleAsDeclared { get; private init; } = [];
     public Measurement<double>[] ReplicationLag { get; private init; } = [];
@@ -73,7 +72,7 @@ internal sealed class ScanGauges
             sums[upstream.Name] = new Sum();
         }
 
-        foreach (var upstream in tallied ?? [])
+        foreach (var upstream in (tallied ?? []).Where(upstream => sums.ContainsKey(upstream.Name)))
         {
             sums[upstream.Name] = new Sum(upstream.Tally);
         }

@@ -2,6 +2,7 @@ using System.Diagnostics.Metrics;
 using Sidecar.Agent.Core.Settings;
 using Sidecar.Agent.Core.Snapshots;
 using Sidecar.Agent.Core.Tracking;
+using Sidecar.Probes.Processes;
 
 namespace Sidecar.Agent.Telemetry;
 
@@ -39,13 +40,17 @@ internal sealed class SidecarMetrics : IDisposable
     private volatile string[] _workerGroups = [];
     private readonly Dictionary<string, long> _seenDrops = new(StringComparer.Ordinal);
     private readonly Dictionary<(string Haproxy, string Backend), (long Downs, long Errors)> _seenBackends = [];
+    private readonly HashSet<string> _declared = new(StringComparer.Ordinal);
+    private volatile Measurement<long>[] _reloadSucceeded = [];
+    private volatile Measurement<double>[] _reloadedAt = [];
     private long _seenOverflows;
     private DateTimeOffset? _lastPublished;
 
     /// <summary>Makes the meter and its instruments.</summary>
     /// <param name="version">The agent's version, for <c>build_info</c>.</param>
     /// <param name="guardrails">Names of all guardrails, so that their counters start at zero.</param>
-    public SidecarMetrics(string version, IReadOnlyList<string> guardrails)
+    /// <param name="process">What the agent's own process uses; null: as the kernel says.</param>
+    public SidecarMetrics(string version, IReadOnlyList<string> guardrails, Func<OwnProcess?>? process = null)
     {
         _guardrails = guardrails;
         _meter = new Meter(MeterName, version);
@@ -76,10 +81,13 @@ internal sealed class SidecarMetrics : IDisposable
             "Duration of one scan of the kernel's socket tables.",
             advice: new InstrumentAdvice<double> { HistogramBucketBoundaries = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5] });
 
+        ProcessGauges.Create(_meter, process ?? OwnProcess.Read);
         Measurement<long>[] build = [new(1, Tag("version", version))];
         _meter.CreateObservableGauge(Prefix + "build_info", () => build, null, "Constant 1, labelled with the version of the agent.");
         _meter.CreateObservableGauge(Prefix + "scan_sockets", () => _scanSockets, "{socket}", "Sockets that the last scan read.");
         _meter.CreateObservableGauge(Prefix + "last_scan_timestamp_seconds", () => _lastScan, "s", "Unix time at which the last scan ended.");
+        _meter.CreateObservableGauge(Prefix + "config_last_reload_successful", () => _reloadSucceeded, null, "1 if the configuration was taken when it was last read, 0 if it was refused and an earlier one is in force.");
+        _meter.CreateObservableGauge(Prefix + "config_last_reload_success_timestamp_seconds", () => _reloadedAt, "s", "Unix time at which the configuration in force was taken.");
         _meter.CreateObservableGauge(Prefix + "protecting", () => _gauges.Protecting, null, "1 in mode protect, 0 in mode observe.");
         _meter.CreateObservableGauge(Prefix + "limitations", () => _gauges.Limitations, null, "Number of things that the agent cannot do here; status lists them.");
         _meter.CreateObservableGauge(Prefix + "source_up", () => _gauges.Sources, null, "1 if what the configuration names was found and could be read, 0 if not; status says why.");
@@ -134,44 +142,28 @@ internal sealed class SidecarMetrics : IDisposable
     public MetricAggregator Aggregator { get; }
 
     /// <summary>
-    /// Brings the counters of everything the configuration declares into being, at zero. Called at start and after
-    /// each reload; counters that exist keep their values.
+    /// Brings the counters of everything the configuration declares into being, at zero, and ends those of what it does not name
+    /// any more. Called at start and after each reload; counters that exist keep their values. Built-in upstreams have theirs
+    /// once they are used.
     /// </summary>
     public void Declare(SidecarConfiguration configuration)
     {
-        foreach (var upstream in configuration.Upstreams)
+        Keep([_nudges, _recycled, _incidents, _withheld, _resumed, _blackout, _stuckDuration], [.. configuration.Upstreams.Select(upstream => upstream.Name)]);
+        Keep([_terminated, _listenDrops], [.. configuration.Workers.Select(workers => workers.Name)]);
+        Keep([_serverDowns, _ownErrors], [.. configuration.Haproxies.Select(haproxy => haproxy.Name)]);
+        _declared.IntersectWith(configuration.Upstreams.Select(upstream => upstream.Name));
+        foreach (var upstream in configuration.Upstreams.Where(upstream => !upstream.IsBuiltIn))
         {
-            foreach (var outcome in KnownLabels.NudgeOutcomes)
-            {
-                _nudges.Add(0, Tag("upstream", upstream.Name), Tag("outcome", outcome));
-            }
-
-            foreach (var reason in KnownLabels.RecycleReasons)
-            {
-                _recycled.Add(0, Tag("upstream", upstream.Name), Tag("reason", reason));
-            }
-
-            foreach (var cause in KnownLabels.Causes)
-            {
-                _incidents.Add(0, Tag("upstream", upstream.Name), Tag("cause", cause));
-            }
-
-            foreach (var remedy in KnownLabels.Remedies)
-            {
-                foreach (var guardrail in _guardrails)
-                {
-                    _withheld.Add(0, Tag("upstream", upstream.Name), Tag("remedy", remedy), Tag("guardrail", guardrail));
-                }
-            }
-
-            _resumed.Add(0, Tag("upstream", upstream.Name));
-            _blackout.Add(0, Tag("upstream", upstream.Name));
-            Aggregator.Ensure(_stuckDuration, Tag("upstream", upstream.Name));
+            Declare(upstream.Name);
         }
 
         // The counts in a snapshot begin anew with each configuration.
         _seenDrops.Clear();
-        _seenBackends.Clear();
+        foreach (var backend in _seenBackends.Keys)
+        {
+            _seenBackends[backend] = (0, 0);
+        }
+
         _seenOverflows = 0;
         _listenOverflows.Add(0);
         _workerGroups = [.. configuration.Workers.Select(workers => workers.Name)];
@@ -184,6 +176,17 @@ internal sealed class SidecarMetrics : IDisposable
             }
         }
     }
+
+    /// <summary>The configuration has been read and taken.</summary>
+    /// <param name="at">When, wall clock.</param>
+    public void ConfigurationTaken(DateTimeOffset at)
+    {
+        _reloadSucceeded = [new(1)];
+        _reloadedAt = [new(at.ToUnixTimeMilliseconds() / 1000.0)];
+    }
+
+    /// <summary>The configuration has been read and refused; the earlier one is in force.</summary>
+    public void ConfigurationRefused() => _reloadSucceeded = [new(0)];
 
     /// <summary>A keepalive probe was sent on request; <paramref name="outcome"/> is what became of it.</summary>
     public void Nudged(string upstream, string outcome) => _nudges.Add(1, Tag("upstream", upstream), Tag("outcome", outcome));
@@ -240,6 +243,11 @@ internal sealed class SidecarMetrics : IDisposable
         }
 
         _lastPublished = snapshot.Time;
+        foreach (var upstream in snapshot.Upstreams)
+        {
+            Declare(upstream.Name);
+        }
+
         foreach (var group in snapshot.Groups)
         {
             _listenDrops.Add(Math.Max(0, group.Drops - _seenDrops.GetValueOrDefault(group.Workers)), Tag("workers", group.Workers));
@@ -266,6 +274,50 @@ internal sealed class SidecarMetrics : IDisposable
     {
         Aggregator.Dispose();
         _meter.Dispose();
+    }
+
+    private void Declare(string upstream)
+    {
+        if (!_declared.Add(upstream))
+        {
+            return;
+        }
+
+        var tag = Tag("upstream", upstream);
+        foreach (var outcome in KnownLabels.NudgeOutcomes)
+        {
+            _nudges.Add(0, tag, Tag("outcome", outcome));
+        }
+
+        foreach (var reason in KnownLabels.RecycleReasons)
+        {
+            _recycled.Add(0, tag, Tag("reason", reason));
+        }
+
+        foreach (var cause in KnownLabels.Causes)
+        {
+            _incidents.Add(0, tag, Tag("cause", cause));
+        }
+
+        foreach (var remedy in KnownLabels.Remedies)
+        {
+            foreach (var guardrail in _guardrails)
+            {
+                _withheld.Add(0, tag, Tag("remedy", remedy), Tag("guardrail", guardrail));
+            }
+        }
+
+        _resumed.Add(0, tag);
+        _blackout.Add(0, tag);
+        Aggregator.Ensure(_stuckDuration, tag);
+    }
+
+    private void Keep(IEnumerable<Instrument> instruments, HashSet<string> names)
+    {
+        foreach (var instrument in instruments)
+        {
+            Aggregator.Keep(instrument, names);
+        }
     }
 
     /// <summary>The series of backends that are no more: names that come and go leave nothing behind.</summary>

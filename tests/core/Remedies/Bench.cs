@@ -76,9 +76,13 @@ internal class Bench
         return socket;
     }
 
-    internal virtual void Tick()
+    internal virtual void Tick() => Tick(Short);
+
+    /// <summary>One tick.</summary>
+    /// <param name="after">Time since the last one.</param>
+    internal void Tick(TimeSpan after)
     {
-        Now += Short;
+        Now += after;
         World.BeginTick(true, DateTimeOffset.UnixEpoch + Now);
         foreach (var socket in _sockets.Where(socket => !socket.IsClosed))
         {

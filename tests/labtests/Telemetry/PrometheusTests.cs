@@ -116,10 +116,10 @@ public sealed class PrometheusTests(ITestOutputHelper output)
 
     private static string PageOf(PrometheusAlert alert)
     {
-        const string installed = "file:///usr/share/doc/conn-sidecar/";
+        var shown = $"http://127.0.0.1:{AgentProcess.Port}/runbook?alert=";
         var url = alert.Annotations["runbook_url"];
-        url.ShouldStartWith(installed);
-        return Path.Combine(Repository.Root, "docs", url[installed.Length..]);
+        url.ShouldStartWith(shown);
+        return Path.Combine(Repository.Root, "docs", "runbook", url[shown.Length..] + ".md");
     }
 
     private static Dictionary<string, double> Samples(string scrape, string name) => Scrape.Samples(scrape, name);

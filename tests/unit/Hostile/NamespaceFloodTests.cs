@@ -24,6 +24,7 @@ public sealed class NamespaceFloodTests
         table.Refresh();
         table.Find(network.Inside.Inode).ShouldBeNull();
         table.Refused.ShouldBe(0);
+        table.Problem.ShouldBeNull();
 
         using var listener = network.Inside.CreateTcpSocket(AddressFamily.InterNetwork);
         listener.Bind(new IPEndPoint(IPAddress.Loopback, 0));
@@ -78,6 +79,8 @@ public sealed class NamespaceFloodTests
             }, TimeSpan.FromSeconds(30)).ShouldBeTrue();
             table.Tries.ShouldBe(0);
             table.RefusedBecause.ShouldBe("setns: CAP_SYS_ADMIN is missing");
+            table.Problem.ShouldNotBeNull().ShouldContain("containers.conf");
+            table.Problem.ShouldContain("network-namespaces = own");
             table.Open.Count.ShouldBe(1);
         }
     }

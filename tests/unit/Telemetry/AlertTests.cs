@@ -46,13 +46,17 @@ public sealed partial class AlertTests
         page.ShouldContain("\n## Do\n");
         // Debian compresses documentation of 4 KiB and more, and then the address in the alert leads nowhere.
         page.Length.ShouldBeLessThan(4096);
-        File.ReadAllText(Rules).ShouldContain($"runbook_url: file:///usr/share/doc/conn-sidecar/runbook/{alert}.md\n");
+        File.ReadAllText(Rules).ShouldMatch($@"\n          runbook_url: 'http://.*\{{\{{ \$labels\.instance \}}\}}.*/runbook\?alert={alert}'\n");
+        Sidecar.Agent.Endpoints.Runbook.Page(alert).ShouldBe(page);
         PageReference().Matches(page).Select(m => m.Value).ShouldBeSubsetOf(AlertNames());
     }
 
     [Fact]
     public void Every_page_belongs_to_an_alert() =>
         Directory.GetFiles(Runbook).Select(Path.GetFileNameWithoutExtension).ShouldBe(AlertNames(), ignoreOrder: true);
+
+    [Fact]
+    public void No_rule_asks_for_a_job_by_its_name() => File.ReadAllText(Rules).ShouldNotMatch("job=~?\"");
 
     [Fact]
     public void Rules_ask_for_metrics_and_labels_that_exist()

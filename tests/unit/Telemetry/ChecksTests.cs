@@ -36,6 +36,15 @@ public sealed class ChecksTests
     public void Without_a_fresh_connection_a_living_one_says_enough() =>
         Checks.Database(Samples.Snapshot(upstreams: [Samples.Upstream(up: null)]), Well, null).ShouldBe((200, "ServiceOK orders-db in use"));
 
+    /// <summary>Of the well-known ports none is told of before something has connected to it.</summary>
+    [Fact]
+    public void A_host_on_which_nothing_is_used_is_OK()
+    {
+        Checks.Database(Samples.Snapshot([], []), Well, null).ShouldBe((200, "ServiceOK no upstream is in use"));
+        Checks.Pool(Samples.Snapshot([], []), Well, null).ShouldBe((200, "ServiceOK no upstream is in use"));
+        Checks.Database(Samples.Snapshot([], []), Well, "postgresql").Status.ShouldBe(404);
+    }
+
     [Fact]
     public void What_is_not_known_is_not_OK() =>
         Checks.Database(Samples.Snapshot([], [Samples.Upstream(up: null)]), Well, null)

@@ -51,12 +51,27 @@ public sealed partial class DashboardTests
     public void Promtool_can_parse_every_query()
     {
         var rules = string.Concat(Queries().Select((query, i) =>
-            $"      - record: dashboard:query:{i}\n        expr: {JsonSerializer.Serialize(query.Replace("$__range", "1h"))}\n"));
+            $"      - record: dashboard:query:{i}\n        expr: {JsonSerializer.Serialize(query.Replace("$__range", "1h").Replace("$__rate_interval", "1m"))}\n"));
         using var directory = new TemporaryDirectory();
         var file = directory["queries.yml"];
         File.WriteAllText(file, "groups:\n  - name: dashboard\n    rules:\n" + rules);
         var (exitCode, output) = TestTools.Run("promtool", "", "check", "rules", "--lint=none", file);
         exitCode.ShouldBe(0, output);
+    }
+
+    /// <summary>An interval that is shorter than two scrapes shows nothing, and a job may be called anything.</summary>
+    [Fact]
+    public void No_query_has_a_short_interval_or_the_name_of_a_job_of_its_own()
+    {
+        foreach (var query in Queries())
+        {
+            query.ShouldNotMatch(@"\[\d+[sm]\]");
+            query.ShouldNotContain("job=\"");
+            query.ShouldContain("job=~\"$job\"");
+        }
+
+        Panels().Where(panel => panel.GetRawText().Contains("$__rate_interval", StringComparison.Ordinal))
+            .ShouldAllBe(panel => panel.GetProperty("interval").GetString() == "2m", "Grafana holds the scrape interval to be 15 s where nobody tells it");
     }
 
     [Fact]
@@ -91,8 +106,11 @@ public sealed partial class DashboardTests
 
     private static JsonElement.ArrayEnumerator Panels() => Dashboard.GetProperty("panels").EnumerateArray();
 
-    private static IEnumerable<string> Queries() => Panels().Where(p => p.TryGetProperty("targets", out _))
-        .SelectMany(p => p.GetProperty("targets").EnumerateArray()).Select(t => t.GetProperty("expr").GetString()!);
+    /// <summary>Each query with its panel.</summary>
+    internal static IEnumerable<(JsonElement Panel, JsonElement Query)> PanelQueries() => Panels().Where(p => p.TryGetProperty("targets", out _))
+        .SelectMany(p => p.GetProperty("targets").EnumerateArray().Select(query => (p, query)));
+
+    private static IEnumerable<string> Queries() => PanelQueries().Select(pair => pair.Query.GetProperty("expr").GetString()!);
 
     [GeneratedRegex("(conn_sidecar_[a-z_]+){([^}]*)}")]
     private static partial Regex Selector();

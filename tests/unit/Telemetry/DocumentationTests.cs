@@ -105,7 +105,7 @@ public sealed partial class DocumentationTests
         return endpoint;
     }
 
-    [GeneratedRegex(@"(?m)^\| `(conn_sidecar_\w+)` \| (\w+) \| ([^|]*)\|")]
+    [GeneratedRegex(@"(?m)^\| `((?:conn_sidecar|process)_\w+)` \| (\w+) \| ([^|]*)\|")]
     private static partial Regex MetricRow();
 
     [GeneratedRegex(@"(?m)^\| `(/[^`]*)` \| .* \| ([0-9, ]+) \|$")]

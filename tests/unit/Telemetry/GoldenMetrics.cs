@@ -24,7 +24,7 @@ internal static partial class GoldenMetrics
     /// <summary>What a query asks the agent for; names of recording rules, which have colons, are not among them.</summary>
     public static IEnumerable<string> In(string query) => MetricName().Matches(query).Select(m => m.Value).Distinct(StringComparer.Ordinal);
 
-    [GeneratedRegex("(?<![A-Za-z0-9_:])conn_sidecar_[a-z0-9_]+(?![A-Za-z0-9_:])")]
+    [GeneratedRegex("(?<![A-Za-z0-9_:])(?:conn_sidecar|process)_[a-z0-9_]+(?![A-Za-z0-9_:])")]
     private static partial Regex MetricName();
 
     [GeneratedRegex("([a-z]+)=\"")]

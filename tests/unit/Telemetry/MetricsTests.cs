@@ -3,9 +3,12 @@ using System.Text;
 using FsCheck;
 using FsCheck.Fluent;
 using Shouldly;
+using Sidecar.Agent.Configuration;
 using Sidecar.Agent.Core.Judgement;
 using Sidecar.Agent.Core.Snapshots;
+using Sidecar.Agent.Core.Settings;
 using Sidecar.Agent.Telemetry;
+using Sidecar.Probes.Processes;
 using Sidecar.Probes.Values;
 using Xunit;
 
@@ -71,6 +74,70 @@ public sealed class MetricsTests
         using var metrics = Filled();
         metrics.Declare(Samples.Configuration("orders-db"));
         Scrape(metrics).ShouldContain("conn_sidecar_recycled_connections_total{upstream=\"orders-db\",reason=\"stuck\"} 2\n");
+    }
+
+    [Fact]
+    public void What_a_reload_has_removed_has_no_series_any_more()
+    {
+        using var metrics = Filled();
+        metrics.Released("cache", TimeSpan.FromSeconds(1));
+        metrics.Declare(Samples.Configuration("orders-db", "cache") with { Haproxies = [new HaproxySection("edge", "/run/haproxy.sock")] });
+        Names("cache", "web", "edge").ShouldAllBe(count => count > 0);
+        metrics.Declare(Samples.Configuration("orders-db") with { Workers = [] });
+        metrics.Publish(Samples.Snapshot([]));
+        Names("cache", "web", "edge").ShouldAllBe(count => count == 0);
+        Names("orders-db").Single().ShouldBeGreaterThan(0);
+
+        int[] Names(params string[] names)
+        {
+            var lines = Scrape(metrics).Split('\n');
+            return [.. names.Select(name => lines.Count(line => line.Contains($"=\"{name}\"", StringComparison.Ordinal)))];
+        }
+    }
+
+    [Fact]
+    public void A_built_in_upstream_has_series_once_it_is_used_and_keeps_them_across_a_reload()
+    {
+        using var metrics = new SidecarMetrics("0.1.0", Samples.Guardrails);
+        metrics.Declare(ConfigurationLoader.BuiltIn());
+        metrics.Publish(Samples.Snapshot([], upstreams: []));
+        Scrape(metrics).ShouldNotContain("upstream=");
+        metrics.Publish(Samples.Snapshot([Samples.Connection(upstream: "postgresql")], upstreams: [Samples.Upstream("postgresql")]));
+        Scrape(metrics).ShouldContain("conn_sidecar_incidents_total{upstream=\"postgresql\",cause=\"stuck\"} 0\n");
+        Scrape(metrics).ShouldNotContain("upstream=\"mysql\"");
+        metrics.IncidentRecorded("postgresql", "stuck");
+        metrics.Declare(ConfigurationLoader.BuiltIn());
+        metrics.Publish(Samples.Snapshot([], upstreams: [Samples.Upstream("postgresql")]));
+        Scrape(metrics).ShouldContain("conn_sidecar_incidents_total{upstream=\"postgresql\",cause=\"stuck\"} 1\n");
+        metrics.Declare(Samples.Configuration("orders-db"));
+        metrics.Publish(Samples.Snapshot([]));
+        Scrape(metrics).ShouldNotContain("postgresql");
+    }
+
+    [Fact]
+    public void A_refused_reload_shows_and_the_time_of_the_last_that_was_taken_stays()
+    {
+        using var metrics = Filled();
+        metrics.ConfigurationRefused();
+        var taken = Samples.Noon.AddMinutes(-30).ToUnixTimeSeconds();
+        Scrape(metrics).ShouldContain("conn_sidecar_config_last_reload_successful 0\n");
+        Scrape(metrics).ShouldContain($"conn_sidecar_config_last_reload_success_timestamp_seconds {taken}\n");
+        metrics.ConfigurationTaken(Samples.Noon);
+        Scrape(metrics).ShouldContain("conn_sidecar_config_last_reload_successful 1\n");
+    }
+
+    [Fact]
+    public void What_the_agent_itself_uses_is_what_the_kernel_says()
+    {
+        using var process = System.Diagnostics.Process.GetCurrentProcess();
+        using var metrics = new SidecarMetrics("0.1.0", Samples.Guardrails);
+        var lines = Scrape(metrics).Split('\n').Where(line => line.StartsWith("process_", StringComparison.Ordinal)).ToDictionary(line => line.Split(' ')[0], line => double.Parse(line.Split(' ')[1], System.Globalization.CultureInfo.InvariantCulture));
+        lines["process_start_time_seconds"].ShouldBe(new DateTimeOffset(process.StartTime).ToUnixTimeMilliseconds() / 1000.0, 1.5);
+        lines["process_resident_memory_bytes"].ShouldBe(process.WorkingSet64, process.WorkingSet64 * 0.5);
+        lines["process_virtual_memory_bytes"].ShouldBeGreaterThan(lines["process_resident_memory_bytes"]);
+        lines["process_cpu_seconds_total"].ShouldBe(process.TotalProcessorTime.TotalSeconds, 2);
+        lines["process_open_fds"].ShouldBe(Directory.GetFileSystemEntries("/proc/self/fd").Length, 50);
+        lines["process_max_fds"].ShouldBeGreaterThan(lines["process_open_fds"]);
     }
 
     [Fact]
@@ -143,8 +210,8 @@ public sealed class MetricsTests
         other.SetMeasurementEventCallback<long>((instrument, value, _, _) => seen[instrument.Name] = value);
         other.SetMeasurementEventCallback<double>((instrument, value, _, _) => seen[instrument.Name] = value);
         other.Start();
-        metrics.Recycled("orders-db", "stuck");
         metrics.Publish(Samples.Snapshot());
+        metrics.Recycled("orders-db", "stuck");
         other.RecordObservableInstruments();
         seen["conn_sidecar_recycled_connections"].ShouldBe(1);
         seen["conn_sidecar_connection_idle_max_seconds"].ShouldBe(1);
@@ -305,7 +372,8 @@ public sealed class MetricsTests
 
     internal static SidecarMetrics Filled()
     {
-        var metrics = new SidecarMetrics("0.1.0", Samples.Guardrails);
+        var metrics = new SidecarMetrics("0.1.0", Samples.Guardrails, () => new OwnProcess(TimeSpan.FromSeconds(12.34), 33_554_432, 9_000_000_000, Samples.Noon.AddHours(-1), 80, 524_288));
+        metrics.ConfigurationTaken(Samples.Noon.AddMinutes(-30));
         metrics.Declare(Samples.Configuration("orders-db"));
         metrics.Nudged("orders-db", "answered");
         metrics.Recycled("orders-db", "stuck");
