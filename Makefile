@@ -1,6 +1,6 @@
 # Thin: each target is a script or one dotnet command. `make demo` is the place to begin.
 
-.PHONY: build test unit lab slow simulate fuzz mutate soak demo bench deb format clean
+.PHONY: build test unit lab slow simulate fuzz mutate soak demo bench deb schemas format clean
 
 build:
 	scripts/publish.sh
@@ -48,6 +48,10 @@ bench: build
 deb:
 	scripts/prerequisites.sh deb
 	scripts/deb.sh
+
+# The schemas of what is written as JSON, from the types that are written.
+schemas:
+	WRITE_SCHEMAS=1 dotnet test tests/unit --nologo --filter FullyQualifiedName~SchemaTests.The_published_schemas
 
 format:
 	dotnet format Sidecar.sln
