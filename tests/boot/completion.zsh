@@ -2,7 +2,7 @@
 # A line editor works on a terminal alone, so it gets one; instead of listing, what would be added is written, a line each.
 zmodload zsh/zpty
 zpty edit zsh -f -i
-zpty -w edit "PS1= PROMPT_EOL_MARK= ; stty -echo -onlcr; bindkey '^I' complete-word; fpath=($1 \$fpath); autoload -Uz compinit; compinit -u -d /dev/null; zstyle ':completion:*' verbose no
+zpty -w edit "PS1= PROMPT_EOL_MARK= ; stty -echo -onlcr; bindkey '^I' complete-word; fpath=($1 \$fpath); autoload -Uz compinit; compinit -u -D; zstyle ':completion:*' verbose no
 compadd() {
   if (( \${@[(I)-[OAD]]} )); then builtin compadd \"\$@\"; return; fi
   local -a offered
