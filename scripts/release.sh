@@ -1,11 +1,12 @@
 #!/bin/sh
 # Makes out/release/: what is published of a version.
 #
-#   RELEASE_KEY=FILE scripts/release.sh [--draft] [--into DIRECTORY] [OTHER.deb]...
+#   RELEASE_KEY=FILE scripts/release.sh [--draft] [--no-build] [--into DIRECTORY] [OTHER.deb]...
 #
 # FILE holds the secret key that signs, as gpg --export-secret-keys writes it, without a passphrase; it is used in a
 # directory of its own and left nowhere. Each OTHER.deb goes into the repository as well: earlier versions, other
-# architectures. Without --draft the changelog has to name the day of the release.
+# architectures. Without --draft the changelog has to name the day of the release; with --no-build the package is the one
+# that is in out/.
 #
 #   apt/                      a repository: InRelease and Release.gpg signed, the public key beside them
 #   conn-sidecar_*.deb        the package
@@ -18,12 +19,14 @@ umask 022
 export LC_ALL=C.UTF-8
 
 draft=no
+build=yes
 into=out/release
 while [ $# -gt 0 ]; do
   case $1 in
     --draft) draft=yes; shift ;;
+    --no-build) build=no; shift ;;
     --into) into=$2; shift 2 ;;
-    -*) echo "usage: RELEASE_KEY=FILE scripts/release.sh [--draft] [--into DIRECTORY] [OTHER.deb]..." >&2; exit 2 ;;
+    -*) echo "usage: RELEASE_KEY=FILE scripts/release.sh [--draft] [--no-build] [--into DIRECTORY] [OTHER.deb]..." >&2; exit 2 ;;
     *) break ;;
   esac
 done
@@ -43,7 +46,7 @@ if [ "$draft" = no ] && printf '%s\n' "$notes" | head -n 1 | grep -q unreleased;
   exit 1
 fi
 
-scripts/deb.sh
+[ "$build" = no ] || scripts/deb.sh
 deb="conn-sidecar_${version}_amd64.deb"
 
 rm -rf "$into"

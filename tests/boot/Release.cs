@@ -13,6 +13,7 @@ internal sealed class Release : IDisposable
     /// <summary>The repository in it.</summary>
     public string Repository => Path.Combine(Directory, "apt");
 
+    /// <summary>Makes one, a draft.</summary>
     /// <param name="more">Further packages for the repository.</param>
     /// <exception cref="CommandFailedException">It could not be made.</exception>
     public static async Task<Release> MakeAsync(params IReadOnlyList<string> more)
@@ -22,7 +23,7 @@ internal sealed class Release : IDisposable
         var secret = Path.Combine(release._keys, "secret.asc");
         await release.GpgAsync("--pinentry-mode", "loopback", "--passphrase", "", "--quick-generate-key", "A release of the tests <tests@conn-sidecar.example.org>", "ed25519", "sign", "1d");
         await release.GpgAsync("--pinentry-mode", "loopback", "--passphrase", "", "--armor", "--output", secret, "--export-secret-keys");
-        await Command.RunAsync("env", [$"RELEASE_KEY={secret}", "sh", Path.Combine(Lab.Repository.Root, "scripts", "release.sh"), "--draft", "--into", release.Directory, .. more]);
+        await Command.RunAsync("env", [$"RELEASE_KEY={secret}", "sh", Path.Combine(Lab.Repository.Root, "scripts", "release.sh"), "--draft", "--no-build", "--into", release.Directory, .. more]);
         return release;
     }
 

@@ -403,6 +403,8 @@ public sealed class ServiceTests(WorkerHost host) : IClassFixture<WorkerHost>
     public async Task What_the_installed_agent_sends_is_as_the_installed_schemas_say()
     {
         await host.ConfigureAsync(workers: $"[workers:web]\nunit = {WebService.Unit}");
+        // Each worker opens its connection when it is first asked.
+        await host.Web.RestartAsync(Machine);
         await host.UntilAsync("the workers are seen", async () => (await Machine.RunAsync("conn-sidecar", "status", "--json")).Contains($"\"unit\":\"{WebService.Unit}\"", StringComparison.Ordinal), Wait.Seconds(30));
         await ShouldBeAsDescribedAsync("status", "status", "--json");
         await ShouldBeAsDescribedAsync("doctor", "doctor", "--json");
@@ -431,7 +433,10 @@ public sealed class ServiceTests(WorkerHost host) : IClassFixture<WorkerHost>
         {
             await host.ConfigureAsync();
             (await Machine.UnitAsync("ActiveState")).ShouldBe("active");
-            (await Machine.TryRunAsync("cat", $"/proc/{await Machine.MainPidAsync()}/attr/current")).Output.ShouldNotContain("conn-sidecar");
+            var main = await Machine.MainPidAsync();
+            (await Machine.TryRunAsync("cat", $"/proc/{main}/attr/current")).Output.ShouldNotContain("conn-sidecar");
+            // systemd writes the profile's name there, once /proc is read-only already.
+            (await Machine.RunAsync("cat", $"/proc/{main}/mountinfo")).ShouldMatch($@"(?m)^\d+ \d+ \S+ \S+ /proc/{main}/attr rw");
             return;
         }
 

@@ -10,7 +10,6 @@ using System.Xml.Linq;
 using Sidecar.Agent.Audit;
 using Sidecar.Agent.Configuration;
 using Sidecar.Agent.Core.Judgement;
-using Sidecar.Agent.Core.Recordings;
 using Sidecar.Agent.Core.Remedies;
 using Sidecar.Agent.Doctor;
 using Sidecar.Agent.Endpoints;

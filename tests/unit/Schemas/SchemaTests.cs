@@ -100,7 +100,7 @@ public sealed class SchemaTests : IDisposable
                 {
                     using (client)
                     {
-                        await client.GetStream().ReadAtLeastAsync(new byte[1], 1, throwOnEndOfStream: false);
+                        _ = await client.GetStream().ReadAtLeastAsync(new byte[1], 1, throwOnEndOfStream: false);
                     }
                 });
             }

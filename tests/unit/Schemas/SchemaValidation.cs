@@ -1,7 +1,6 @@
 using System.Text.Json;
 using System.Text.Json.Nodes;
 using Json.Schema;
-using Shouldly;
 
 namespace Sidecar.UnitTests.Schemas;
 
@@ -24,18 +23,18 @@ internal sealed class SchemaValidation
         new(JsonNode.Parse(File.ReadAllText(Path.Combine(directory, $"{name}.schema.json")))!);
 
     /// <summary>Of an answer of the HTTP endpoint; null where it has no schema, since it is text.</summary>
-    /// <exception cref="ShouldAssertException">The description has not this path, status or content type.</exception>
+    /// <exception cref="InvalidDataException">The description has not this path, status or content type.</exception>
     public static SchemaValidation? OfAnswer(string directory, string path, int status, string contentType)
     {
         var description = JsonNode.Parse(File.ReadAllText(Path.Combine(directory, "openapi.json")))!;
-        var responses = description["paths"]![path].ShouldNotBeNull($"no path {path}")["get"]!["responses"]!;
-        var response = (responses[$"{status}"] ?? responses["default"]).ShouldNotBeNull($"{path} does not answer {status}");
+        var responses = (description["paths"]![path] ?? throw new InvalidDataException($"no path {path}"))["get"]!["responses"]!;
+        var response = responses[$"{status}"] ?? responses["default"] ?? throw new InvalidDataException($"{path} does not answer {status}");
         if ((string?)response["$ref"] is { } reference)
         {
             response = description["components"]!["responses"]![reference.Split('/')[^1]]!;
         }
 
-        var content = response["content"]![contentType.Split(';')[0]].ShouldNotBeNull($"{path} does not answer {status} with {contentType}");
+        var content = response["content"]![contentType.Split(';')[0]] ?? throw new InvalidDataException($"{path} does not answer {status} with {contentType}");
         if (content["schema"]!.DeepClone() is not JsonObject schema || (string?)schema["type"] == "string")
         {
             return null;
@@ -45,11 +44,15 @@ internal sealed class SchemaValidation
         return new(JsonNode.Parse(schema.ToJsonString().Replace("#/components/schemas/", "#/$defs/", StringComparison.Ordinal))!);
     }
 
-    /// <exception cref="ShouldAssertException">The text is not as described; the message says where and why.</exception>
+    /// <summary>Fails where a text is not as described.</summary>
+    /// <exception cref="InvalidDataException">The text is not as described; the message says where and why.</exception>
     public void ShouldAllow(string json)
     {
         using var document = JsonDocument.Parse(json);
-        Errors(document.RootElement).ShouldBeEmpty(json.Length > 2000 ? json[..2000] : json);
+        if (Errors(document.RootElement) is { Count: > 0 } errors)
+        {
+            throw new InvalidDataException($"{string.Join('\n', errors)}\n{(json.Length > 2000 ? json[..2000] : json)}");
+        }
     }
 
     /// <summary>Where and why a document is not as described; empty where it is.</summary>
