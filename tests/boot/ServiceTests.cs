@@ -405,7 +405,7 @@ public sealed class ServiceTests(WorkerHost host) : IClassFixture<WorkerHost>
         await host.ConfigureAsync(workers: $"[workers:web]\nunit = {WebService.Unit}");
         // Each worker opens its connection when it is first asked.
         await host.Web.RestartAsync(Machine);
-        await host.UntilAsync("the workers are seen", async () => (await Machine.RunAsync("conn-sidecar", "status", "--json")).Contains($"\"unit\":\"{WebService.Unit}\"", StringComparison.Ordinal), Wait.Seconds(30));
+        await host.UntilAsync("the workers are seen", async () => (await Machine.RunAsync("conn-sidecar", "status", "--json")).Contains($"\"unit\": \"{WebService.Unit}\"", StringComparison.Ordinal), Wait.Seconds(30));
         await ShouldBeAsDescribedAsync("status", "status", "--json");
         await ShouldBeAsDescribedAsync("doctor", "doctor", "--json");
         await ShouldBeAsDescribedAsync("check-config", "check-config", "--json");
@@ -446,7 +446,7 @@ public sealed class ServiceTests(WorkerHost host) : IClassFixture<WorkerHost>
         {
             await host.ConfigureAsync();
             (await Machine.RunAsync("cat", $"/proc/{await Machine.MainPidAsync()}/attr/current")).Trim().ShouldBe("conn-sidecar (enforce)");
-            await host.UntilAsync("keepalives are set under the profile", async () => (await Machine.RunAsync("conn-sidecar", "status", "--json")).Contains("\"keepalive\":true", StringComparison.Ordinal), Wait.Seconds(30));
+            await host.UntilAsync("keepalives are set under the profile", async () => (await Machine.RunAsync("conn-sidecar", "status", "--json")).Contains("\"keepalive\": true", StringComparison.Ordinal), Wait.Seconds(30));
             await Machine.RunAsync("systemctl", "reload", Agent);
         }
         finally
