@@ -1,6 +1,6 @@
 # Thin: each target is a script or one dotnet command. `make demo` is the place to begin.
 
-.PHONY: build test unit lab slow simulate fuzz mutate soak demo bench deb format clean
+.PHONY: build test unit lab slow simulate fuzz mutate soak demo bench deb release release-test schemas format clean
 
 build:
 	scripts/publish.sh
@@ -48,6 +48,19 @@ bench: build
 deb:
 	scripts/prerequisites.sh deb
 	scripts/deb.sh
+
+# What is published of a version, in out/release; RELEASE_KEY= names the file with the secret key that signs, ARGS= is for scripts/release.sh.
+release:
+	scripts/prerequisites.sh deb release
+	scripts/release.sh $(ARGS)
+
+# Installs from a release on booted machines: with apt, with Ansible, under autopkgtest. Minutes; ONLY= as above.
+release-test:
+	scripts/test.sh release $(ONLY)
+
+# The schemas of what is written as JSON, from the types that are written.
+schemas:
+	WRITE_SCHEMAS=1 dotnet test tests/unit --nologo --filter FullyQualifiedName~SchemaTests.The_published_schemas
 
 format:
 	dotnet format Sidecar.sln

@@ -40,7 +40,7 @@ mkdir -p "$stage"
 cp -R packaging/deb/. "$stage/"
 install -m 0755 out/conn-sidecar "$stage/conn-sidecar"
 # What operators read, and the pages that the alerts point at.
-for page in README.md SECURITY.md docs/configuration.md docs/how-it-decides.md docs/safety.md docs/site-hangs.md docs/measure.md docs/audit.md docs/metrics.md docs/http.md docs/journal.md docs/runbook; do
+for page in README.md SECURITY.md docs/configuration.md docs/how-it-decides.md docs/safety.md docs/upgrade.md docs/site-hangs.md docs/measure.md docs/audit.md docs/metrics.md docs/http.md docs/journal.md docs/runbook; do
   if [ -e "$page" ]; then
     cp -R "$page" "$stage/"
     basename "$page" >> "$stage/debian/conn-sidecar.docs"

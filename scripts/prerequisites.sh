@@ -1,7 +1,7 @@
 #!/bin/sh
 # Installs the Debian packages that a part of this repository needs and that are missing.
 #
-#   scripts/prerequisites.sh [lab|deb|bench]...      (default: lab)
+#   scripts/prerequisites.sh [lab|deb|release|release-test|bench]...      (default: lab)
 #
 # Quick when nothing is missing. Needs root or sudo only when something is.
 set -eu
@@ -11,8 +11,11 @@ set -eu
 # Prometheus with promtool, which watches.
 lab="gcc libc6-dev iproute2 nftables conntrack procps util-linux libcap2-bin postgresql-15 uwsgi-core uwsgi-plugin-python3 python3-psycopg2"
 lab="$lab libfaketime gunicorn pgbouncer redis-server python3-redis haproxy prometheus nginx-light apache2 libapache2-mod-wsgi-py3 squid mariadb-server openssl"
-# The package: its build, its lint, and a Debian root to install it in.
-deb="debhelper fakeroot lintian debootstrap systemd-container man-db binutils"
+# The package: its build, its lint, a Debian root to install it in, the parser of its AppArmor profile, and shells that complete.
+deb="debhelper dh-apparmor fakeroot lintian debootstrap systemd-container man-db binutils apparmor zsh fish"
+# A release: indexes of the repository and its signature. Its tests: whoever installs it on many hosts.
+release="apt-utils gnupg"
+release_test="ansible-core"
 # The benchmarks: the lab, and what a scan is compared with.
 bench="$lab prometheus-node-exporter"
 
@@ -22,8 +25,10 @@ for set_name in "$@"; do
   case $set_name in
     lab) wanted="$wanted $lab" ;;
     deb) wanted="$wanted $deb" ;;
+    release) wanted="$wanted $release" ;;
+    release-test) wanted="$wanted $release_test" ;;
     bench) wanted="$wanted $bench" ;;
-    *) echo "prerequisites: no such set: $set_name (lab, deb, bench)" >&2; exit 2 ;;
+    *) echo "prerequisites: no such set: $set_name (lab, deb, release, release-test, bench)" >&2; exit 2 ;;
   esac
 done
 

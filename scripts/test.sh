@@ -5,6 +5,7 @@
 #   scripts/test.sh lab [NAME]      the lab tests whose name contains NAME
 #   scripts/test.sh slow [NAME]     the lab tests that take minutes each, which nothing else runs
 #   scripts/test.sh boot [NAME]     the package and the booted Debian, likewise
+#   scripts/test.sh release [NAME]  what is published, and the ways in which hosts get it; minutes, and nothing else runs them
 #   scripts/test.sh simulation      a million connection-hours of the simulator
 #
 # The last line is the sum over all test projects: "N passed, N failed".
@@ -22,6 +23,7 @@ stage() {
 }
 
 scripts/prerequisites.sh lab deb || exit 1
+[ "${1:-}" != release ] || scripts/prerequisites.sh release release-test || exit 1
 scripts/publish.sh || exit 1
 # Packages are those of the committed lock files, to the byte: what differs is an error (NU1004), not restored.
 export RestoreLockedMode=true
@@ -56,7 +58,8 @@ case ${1:-} in
   lab) guarded labtests --filter "Speed!=slow${2:+&FullyQualifiedName~$2}" ;;
   slow) run labtests --filter "Speed=slow${2:+&FullyQualifiedName~$2}" ;;
   simulation) simulation ;;
-  boot) guarded boot ${2:+--filter "FullyQualifiedName~$2"} ;;
+  boot) guarded boot --filter "Speed!=slow${2:+&FullyQualifiedName~$2}" ;;
+  release) guarded boot --filter "Speed=slow${2:+&FullyQualifiedName~$2}" ;;
   *)
     run core
     run unit
@@ -68,7 +71,7 @@ case ${1:-} in
     ) >"$results/simulation.log" 2>&1 &
     hours=$!
     guarded labtests --filter "Speed!=slow"
-    guarded boot
+    guarded boot --filter "Speed!=slow"
     stage simulation
     wait "$hours" || status=1
     hours=

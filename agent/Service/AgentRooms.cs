@@ -86,7 +86,7 @@ internal sealed class AgentRooms : IDisposable
             world.Paths.Came = _learning.Resume;
         }
 
-        Publisher = new SnapshotPublisher(this, new SnapshotBuilder(world, upstream => _sessions.Find(upstream)?.Settings, upstream => _sessions.Find(upstream)?.Problem), metrics, timeline, _reporter);
+        Publisher = new SnapshotPublisher(this, new SnapshotBuilder(world, upstream => _sessions.Find(upstream)?.Settings), metrics, timeline, _reporter);
     }
 
     public JournalLog Log { get; }
@@ -211,7 +211,7 @@ internal sealed class AgentRooms : IDisposable
             Inbox.Wait(TimeSpan.FromMilliseconds(100));
         }
 
-        return Complete(new SnapshotBuilder(Core.World, _ => null, _ => null).Describe(Eyes.Now, Core.Took, inWords: true), Eyes.Now);
+        return Complete(new SnapshotBuilder(Core.World, _ => null).Describe(Eyes.Now, Core.Took, inWords: true), Eyes.Now);
     }
 
     public void Dispose()

@@ -1,28 +1,32 @@
+using System.Collections.Concurrent;
 using System.Security.Cryptography;
+using System.Text;
 
 namespace Sidecar.BootTests;
 
 /// <summary>A Debian 12 root directory from the archive that this machine's apt uses, made once and kept under <c>out/cache</c>.</summary>
 internal static class DebianRoot
 {
-    private static readonly Lazy<Task<string>> Made = new(MakeAsync);
+    private static readonly ConcurrentDictionary<string, Lazy<Task<string>>> Made = new(StringComparer.Ordinal);
 
     /// <summary>Its path. Machines read it and never write to it.</summary>
+    /// <param name="more">Debian's packages that it has besides; a root of its own.</param>
     /// <exception cref="CommandFailedException">debootstrap failed.</exception>
-    public static Task<string> GetAsync() => Made.Value;
+    public static Task<string> GetAsync(params IReadOnlyList<string> more) =>
+        Made.GetOrAdd(string.Join(',', more), packages => new Lazy<Task<string>>(() => MakeAsync(packages))).Value;
 
-    private static async Task<string> MakeAsync()
+    private static async Task<string> MakeAsync(string more)
     {
         var script = Path.Combine(AppContext.BaseDirectory, "debian-root.sh");
         // A changed recipe is another root.
-        var key = Convert.ToHexStringLower(SHA256.HashData(await File.ReadAllBytesAsync(script)))[..12];
+        var key = Convert.ToHexStringLower(SHA256.HashData([.. await File.ReadAllBytesAsync(script), .. Encoding.UTF8.GetBytes(more)]))[..12];
         var cache = Path.Combine(Repository.Root, "out", "cache");
         Directory.CreateDirectory(cache);
         var root = Path.Combine(cache, $"debian-12-{key}");
         using var one = await LockAsync(Path.Combine(cache, "lock"));
         if (!Directory.Exists(root))
         {
-            await Command.RunAsync("sh", [script, root]);
+            await Command.RunAsync("sh", [script, root, more]);
         }
 
         return root;

@@ -22,13 +22,17 @@ internal sealed class Machine : IAsyncDisposable
         _mountPoint = directory;
     }
 
+    /// <summary>Its first process, by its number on this host.</summary>
+    public int Leader => _leader;
+
     /// <summary>
     /// Boots one and waits until systemd says that it is running, without a failed unit. Tried twice, as nothing of ours is
     /// in it yet: a unit of Debian's own may fail where the host is busy.
     /// </summary>
     /// <param name="network">The network namespace that it joins; null: none but its own loopback.</param>
+    /// <param name="root">What it boots from; null: the Debian of <see cref="DebianRoot"/> without more.</param>
     /// <exception cref="TimeoutException">It did not come up.</exception>
-    public static async Task<Machine> BootAsync(NetworkNamespace? network = null)
+    public static async Task<Machine> BootAsync(NetworkNamespace? network = null, string? root = null)
     {
         if (!System.Environment.IsPrivilegedProcess)
         {
@@ -37,12 +41,12 @@ internal sealed class Machine : IAsyncDisposable
 
         try
         {
-            return await BootOnceAsync(network);
+            return await BootOnceAsync(network, root);
         }
         catch (TimeoutException e)
         {
             await Console.Error.WriteLineAsync(e.Message);
-            return await BootOnceAsync(network);
+            return await BootOnceAsync(network, root);
         }
     }
 
@@ -71,6 +75,13 @@ internal sealed class Machine : IAsyncDisposable
 
     /// <summary>Copies a file of this host into the machine.</summary>
     public void CopyIn(string source, string target) => File.Copy(source, PathInside(target), overwrite: true);
+
+    /// <summary>Copies what is in a directory of this host into one of the machine that is there, or is made.</summary>
+    public async Task CopyTreeAsync(string source, string target)
+    {
+        Directory.CreateDirectory(PathInside(target));
+        await Command.RunAsync("cp", ["-R", $"{source}/.", PathInside(target)]);
+    }
 
     /// <summary>Installs a package with apt, which asks nothing.</summary>
     /// <exception cref="CommandFailedException">apt failed.</exception>
@@ -102,9 +113,9 @@ internal sealed class Machine : IAsyncDisposable
         Directory.Delete(_mountPoint);
     }
 
-    private static async Task<Machine> BootOnceAsync(NetworkNamespace? network)
+    private static async Task<Machine> BootOnceAsync(NetworkNamespace? network, string? root)
     {
-        var root = await DebianRoot.GetAsync();
+        root ??= await DebianRoot.GetAsync();
         var name = $"sidecar-boot-{System.Environment.ProcessId}-{Interlocked.Increment(ref _count)}";
         var directory = Directory.CreateTempSubdirectory($"{name}-").FullName;
         var nspawn = ChildProcess.Start(new ChildOptions

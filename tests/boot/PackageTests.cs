@@ -40,10 +40,11 @@ public sealed partial class PackageTests
         foreach (var wanted in new[]
         {
             "/usr/bin/conn-sidecar", "/lib/systemd/system/conn-sidecar.service", "/lib/systemd/system/conn-sidecar-check.socket", "/lib/systemd/system/conn-sidecar-check@.service",
-            "/usr/lib/sysusers.d/conn-sidecar.conf",
+            "/usr/lib/sysusers.d/conn-sidecar.conf", "/etc/apparmor.d/conn-sidecar",
             "/usr/lib/tmpfiles.d/conn-sidecar.conf", "/etc/conn-sidecar/conn-sidecar.conf", "/etc/conn-sidecar/conf.d/",
             "/usr/share/man/man8/conn-sidecar.8.gz", "/usr/share/man/man5/conn-sidecar.conf.5.gz",
-            "/usr/share/bash-completion/completions/conn-sidecar", "/usr/share/doc/conn-sidecar/README.Debian",
+            "/usr/share/bash-completion/completions/conn-sidecar", "/usr/share/zsh/vendor-completions/_conn-sidecar",
+            "/usr/share/fish/vendor_completions.d/conn-sidecar.fish", "/usr/share/doc/conn-sidecar/README.Debian",
             "/usr/share/doc/conn-sidecar/changelog.gz", "/usr/share/doc/conn-sidecar/copyright",
             "/usr/share/doc/conn-sidecar/examples/observe-only.conf", "/usr/share/doc/conn-sidecar/examples/containers.conf",
         })
@@ -51,7 +52,7 @@ public sealed partial class PackageTests
             files.Select(f => f.Path).ShouldContain(wanted);
         }
 
-        foreach (var directory in new[] { "alerts", "dashboard" })
+        foreach (var directory in new[] { "alerts", "dashboard", "schemas" })
         {
             var sources = new DirectoryInfo(Path.Combine(Repository.Root, "packaging", "deb", directory));
             foreach (var source in sources.Exists ? sources.GetFiles() : [])
@@ -61,7 +62,18 @@ public sealed partial class PackageTests
         }
 
         files.ShouldAllBe(f => f.Owner == "root/root" && f.Mode[5] == '-' && f.Mode[8] == '-' && !f.Mode.Contains('s'));
-        (await Command.RunAsync("dpkg-deb", ["--info", await DebianPackage.GetAsync(), "conffiles"])).Trim().ShouldBe("/etc/conn-sidecar/conn-sidecar.conf");
+        (await Command.RunAsync("dpkg-deb", ["--info", await DebianPackage.GetAsync(), "conffiles"])).Split('\n', StringSplitOptions.RemoveEmptyEntries).ShouldBe(["/etc/apparmor.d/conn-sidecar", "/etc/conn-sidecar/conn-sidecar.conf"], ignoreOrder: true);
+    }
+
+    [Fact]
+    public async Task The_AppArmor_profile_is_one_that_the_parser_takes_and_the_one_that_the_unit_names()
+    {
+        var packaging = Path.Combine(Repository.Root, "packaging", "deb");
+        var parsed = await Command.TryRunAsync("apparmor_parser", ["--skip-kernel-load", "--skip-cache", "--skip-read-cache", "--names", Path.Combine(packaging, "apparmor", "conn-sidecar")]);
+        parsed.ExitCode.ShouldBe(0, parsed.Error);
+        var whole = await Command.TryRunAsync("apparmor_parser", ["--skip-kernel-load", "--skip-cache", "--skip-read-cache", Path.Combine(packaging, "apparmor", "conn-sidecar")]);
+        whole.ExitCode.ShouldBe(0, whole.Error);
+        (await File.ReadAllLinesAsync(Path.Combine(packaging, "debian", "conn-sidecar.service"))).ShouldContain($"AppArmorProfile=-{parsed.Output.Trim()}");
     }
 
     [Fact]

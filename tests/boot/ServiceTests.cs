@@ -1,5 +1,6 @@
 using System.Globalization;
 using System.Text.Json;
+using Sidecar.UnitTests.Schemas;
 
 namespace Sidecar.BootTests;
 
@@ -114,6 +115,8 @@ public sealed class ServiceTests(WorkerHost host) : IClassFixture<WorkerHost>
     };
 
     private Machine Machine => host.Machine;
+
+    private string Schemas => $"/proc/{Machine.Leader}/root/usr/share/conn-sidecar/schemas";
 
     [Fact]
     public async Task It_is_ready_with_its_first_look_and_sees_the_workers_with_their_unit()
@@ -467,6 +470,65 @@ public sealed class ServiceTests(WorkerHost host) : IClassFixture<WorkerHost>
         answer.ShouldNotBeNull().Pid.ShouldBe(sleeper);
         answer.Value.Error.ShouldNotBeNull().ShouldContain("Software caused connection abort");
         (await host.Web.AskAsync(4)).ShouldBe((sleeper, null));
+        await ShouldBeAsDescribedAsync("incidents", "incidents", "--json");
+        await ShouldBeAsDescribedAsync("replay", "replay", "--json", incident.GetProperty("id").GetString()!);
+    }
+
+    [Fact]
+    public async Task What_the_installed_agent_sends_is_as_the_installed_schemas_say()
+    {
+        await host.ConfigureAsync(workers: $"[workers:web]\nunit = {WebService.Unit}");
+        // Each worker opens its connection when it is first asked.
+        await host.Web.RestartAsync(Machine);
+        await host.UntilAsync("the workers are seen", async () => (await Machine.RunAsync("conn-sidecar", "status", "--json")).Contains($"\"unit\": \"{WebService.Unit}\"", StringComparison.Ordinal), Wait.Seconds(30));
+        await ShouldBeAsDescribedAsync("status", "status", "--json");
+        await ShouldBeAsDescribedAsync("doctor", "doctor", "--json");
+        await ShouldBeAsDescribedAsync("check-config", "check-config", "--json");
+        await ShouldBeAsDescribedAsync("audit", "audit", "--json");
+        await ShouldBeAsDescribedAsync("measure", "measure", $"{host.Lab.Database.EndPoint}", "--max", "3s", "--json");
+        await ShouldBeAsDescribedAsync("measure-http", "measure", "--http", "http://127.0.0.1:8081/query", "--max", "3s", "--json");
+
+        using var http = host.Lab.Network.Worker.HttpClient();
+        using var description = JsonDocument.Parse(await File.ReadAllTextAsync(Path.Combine(Schemas, "openapi.json")));
+        foreach (var path in description.RootElement.GetProperty("paths").EnumerateObject().Select(p => p.Name))
+        {
+            using var answer = await http.GetAsync(new Uri($"http://127.0.0.1:10042{path}"));
+            var schema = SchemaValidation.OfAnswer(Schemas, path, (int)answer.StatusCode, answer.Content.Headers.ContentType!.ToString());
+            (schema is not null).ShouldBe(path.StartsWith("/api/", StringComparison.Ordinal), $"{path}: {answer.StatusCode}");
+            schema?.ShouldAllow(await answer.Content.ReadAsStringAsync());
+        }
+    }
+
+    [Fact]
+    public async Task AppArmor_holds_the_agent_where_the_kernel_has_it_and_is_not_missed_where_it_has_not()
+    {
+        (await Machine.UnitAsync("AppArmorProfile")).ShouldContain("conn-sidecar");
+        const string profile = "/etc/apparmor.d/conn-sidecar";
+        if (!File.Exists("/sys/kernel/security/apparmor/profiles"))
+        {
+            await host.ConfigureAsync();
+            (await Machine.UnitAsync("ActiveState")).ShouldBe("active");
+            var main = await Machine.MainPidAsync();
+            (await Machine.TryRunAsync("cat", $"/proc/{main}/attr/current")).Output.ShouldNotContain("conn-sidecar");
+            // systemd writes the profile's name there, once /proc is read-only already.
+            (await Machine.RunAsync("cat", $"/proc/{main}/mountinfo")).ShouldMatch($@"(?m)^\d+ \d+ \S+ \S+ /proc/{main}/attr rw");
+            return;
+        }
+
+        // Profiles are the kernel's, not the machine's: this host loads it, as the package's script does on a host of its own.
+        await Command.RunAsync("apparmor_parser", ["--replace", "--skip-cache", $"/proc/{Machine.Leader}/root{profile}"]);
+        try
+        {
+            await host.ConfigureAsync();
+            (await Machine.RunAsync("cat", $"/proc/{await Machine.MainPidAsync()}/attr/current")).Trim().ShouldBe("conn-sidecar (enforce)");
+            await host.UntilAsync("keepalives are set under the profile", async () => (await Machine.RunAsync("conn-sidecar", "status", "--json")).Contains("\"keepalive\": true", StringComparison.Ordinal), Wait.Seconds(30));
+            await Machine.RunAsync("systemctl", "reload", Agent);
+        }
+        finally
+        {
+            await Machine.RunAsync("systemctl", "stop", Agent);
+            await Command.RunAsync("apparmor_parser", ["--remove", $"/proc/{Machine.Leader}/root{profile}"]);
+        }
     }
 
     [Fact]
@@ -534,6 +596,19 @@ public sealed class ServiceTests(WorkerHost host) : IClassFixture<WorkerHost>
     /// <summary>The answer of the HTTP endpoint, with its head.</summary>
     private Task<string> AskAsync(string path, string name = "localhost") =>
         Machine.ShellAsync($"exec 3<>/dev/tcp/127.0.0.1/10042; printf 'GET {path} HTTP/1.0\\r\\nHost: {name}\\r\\n\\r\\n' >&3; cat <&3");
+
+    /// <summary>Runs a command and holds what it prints against its schema; of incidents, each line.</summary>
+    private async Task ShouldBeAsDescribedAsync(string schema, params IReadOnlyList<string> arguments)
+    {
+        var result = await Machine.TryRunAsync(["conn-sidecar", .. arguments]);
+        result.ExitCode.ShouldBeOneOf([0, 1], result.Error);
+        var documents = schema == "incidents" ? result.Output.Split('\n', StringSplitOptions.RemoveEmptyEntries) : [result.Output];
+        documents.ShouldNotBeEmpty();
+        foreach (var document in documents)
+        {
+            SchemaValidation.OfCommand(Schemas, schema).ShouldAllow(document);
+        }
+    }
 
     /// <summary>What bash offers for a line, asked in the way that bash asks.</summary>
     private async Task<IReadOnlyList<string>> CompleteAsync(string line)

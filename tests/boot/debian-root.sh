@@ -1,5 +1,5 @@
 #!/bin/sh
-# Makes a Debian root with systemd, uWSGI and what the application needs: debian-root.sh DIRECTORY
+# Makes a Debian root with systemd, uWSGI and what the application needs: debian-root.sh DIRECTORY [MORE,PACKAGES]
 # The archive is the one that this machine's apt uses. Nothing of it is changed afterwards: machines put an overlay on it.
 set -eu
 directory=$1
@@ -13,7 +13,7 @@ fi
 
 rm -rf "$directory.new"
 packages=systemd,systemd-sysv,dbus,procps,iproute2,man-db,bash-completion
-packages=$packages,uwsgi-core,uwsgi-plugin-python3,python3-psycopg2
+packages=$packages,uwsgi-core,uwsgi-plugin-python3,python3-psycopg2${2:+,$2}
 debootstrap --variant=minbase --include="$packages" bookworm "$directory.new" "$archive"
 
 echo debian >"$directory.new/etc/hostname"
