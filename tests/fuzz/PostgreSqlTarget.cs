@@ -112,12 +112,12 @@ internal sealed class PostgreSqlTarget : FuzzTarget
             _endsInSilence = !IsHonest && dice.Chance(0.002);
             _answers.Add(Of(dice, [.. Message('R', new byte[4]), .. Message('S', "server_version\0" + "15.4\0"), .. Message('S', "client_encoding\0UTF8\0"), .. Message('S', "integer_datetimes\0on\0"),
                 .. Message('K', new byte[8]), .. Ready]));
-            _answers.Add(Of(dice, Rows(dice, "titibbbtii", 1)));
+            _answers.Add(Of(dice, Rows(dice, "titibbbtiit", 1)));
             _answers.Add(Of(dice, Rows(dice, "bfif", 1)));
-            _answers.Add(Of(dice, Rows(dice, "idtitttffff", IsHonest ? 1 : dice.Choose(0, 5))));
+            _answers.Add(Of(dice, Rows(dice, "idtitttffffb", IsHonest ? 1 : dice.Choose(0, 5))));
             for (var more = dice.Choose(0, 2); more > 0; more--)
             {
-                _answers.Add(Of(dice, Rows(dice, "titibbbtii", 1)));
+                _answers.Add(Of(dice, Rows(dice, "titibbbtiit", 1)));
             }
         }
 
@@ -193,7 +193,7 @@ internal sealed class PostgreSqlTarget : FuzzTarget
             switch (type)
             {
                 case 't':
-                    var isAddress = columns == 10 ? column is 0 or 2 : column == 2;
+                    var isAddress = columns == 11 ? column is 0 or 2 : column == 2;
                     return Encoding.UTF8.GetBytes(isAddress ? IsHonest ? "127.0.0.1" : dice.Pick("127.0.0.1", "::1", "localhost", "", "999.1.1.1") : IsHonest ? "idle" : dice.Pick("idle", "", "\u0001", new string('x', 500)));
                 case 'b':
                     return [(byte)(IsHonest ? 1 : dice.Choose(0, 2))];

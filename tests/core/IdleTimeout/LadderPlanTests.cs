@@ -99,7 +99,7 @@ public sealed class LadderPlanTests
 
             ShouldBracket(ladder, timeout);
             ladder.MostAtOnce.ShouldBeLessThanOrEqualTo(slots);
-            ladder.Elapsed.ShouldBeLessThan((timeout * times) + LossRounds);
+            ladder.Elapsed.ShouldBeLessThan((timeout * times) + (LossRounds * 2));
         }).Check(Config.QuickThrowOnFailure.WithMaxTest(1000));
 
     [Fact]

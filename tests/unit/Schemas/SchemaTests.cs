@@ -127,6 +127,9 @@ public sealed class SchemaTests : IDisposable
     [InlineData("/check/pool")]
     [InlineData("/check/version")]
     [InlineData("/check/workers")]
+    [InlineData("/runbook")]
+    [InlineData("/runbook?alert=ConnSidecarDown")]
+    [InlineData("/runbook?alert=Nonsense", 404)]
     [InlineData("/check/host")]
     public async Task What_the_endpoint_answers_is_as_its_description_says(string request, int? status = null)
     {
