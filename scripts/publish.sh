@@ -6,7 +6,7 @@
 set -eu
 cd "$(dirname "$0")/.."
 
-sources="agent probes Directory.Build.props Directory.Packages.props global.json nuget.config scripts/publish.sh"
+sources="agent probes docs/runbook Directory.Build.props Directory.Packages.props global.json nuget.config scripts/publish.sh"
 # shellcheck disable=SC2086 # a list of paths
 if [ -x out/conn-sidecar ] && [ -e out/conn-sidecar.deps.json ] && [ -z "$(find $sources \( -name bin -o -name obj \) -prune -o -type f -newer out/conn-sidecar -print | head -n 1)" ]; then
   exit 0
