@@ -55,7 +55,10 @@ cp "out/$deb" "$into/"
 printf '%s\n' "$notes" | sed "1s/.*/# conn-sidecar $version/" >"$into/RELEASE-NOTES.md"
 python3 scripts/sbom.py "$into/$deb" >"$into/${deb%_amd64.deb}.cdx.json"
 
-cp "out/$deb" "$@" "$into/apt/pool/main/c/conn-sidecar/"
+# Under the names that the index looks for, however they are called outside.
+for each in "out/$deb" "$@"; do
+  cp "$each" "$into/apt/pool/main/c/conn-sidecar/$(dpkg-deb --show --showformat='${Package}_${Version}_${Architecture}.deb' "$each")"
+done
 (
   cd "$into/apt"
   # An index for each architecture that there is a package of.

@@ -9,6 +9,9 @@ public sealed class ReleaseTests
 {
     private static readonly string[] Apt = ["apt-get", "-y", "-qq"];
 
+    /// <summary>What Ansible and autopkgtest ask of a host.</summary>
+    private static readonly string[] More = ["python3-apt", "autopkgtest", "dpkg-dev"];
+
     [Fact]
     public async Task A_release_is_signed_and_says_what_is_in_it()
     {
@@ -101,7 +104,7 @@ public sealed class ReleaseTests
     public async Task The_role_installs_configures_checks_before_it_reloads_and_changes_nothing_the_second_time()
     {
         using var release = await Release.MakeAsync();
-        await using var machine = await Machine.BootAsync(root: await DebianRoot.GetAsync("python3-apt", "autopkgtest"));
+        await using var machine = await Machine.BootAsync(root: await DebianRoot.GetAsync(More));
         await release.PublishAsync(machine);
         var variables = new Dictionary<string, object>(StringComparer.Ordinal)
         {
@@ -147,12 +150,12 @@ public sealed class ReleaseTests
     public async Task The_tests_of_the_package_pass_under_autopkgtest()
     {
         var package = await DebianPackage.GetAsync();
-        await using var machine = await Machine.BootAsync(root: await DebianRoot.GetAsync("python3-apt", "autopkgtest"));
+        await using var machine = await Machine.BootAsync(root: await DebianRoot.GetAsync(More));
         await machine.CopyTreeAsync(Path.Combine(Repository.Root, "packaging", "deb"), "/srv/source");
         await machine.ShellAsync(": >/etc/apt/sources.list");
         machine.CopyIn(package, $"/srv/{Path.GetFileName(package)}");
 
-        var result = await machine.TryRunAsync("autopkgtest", $"/srv/{Path.GetFileName(package)}", "/srv/source/", "--", "null");
+        var result = await machine.TryRunAsync("autopkgtest", "--no-built-binaries", $"/srv/{Path.GetFileName(package)}", "/srv/source/", "--", "null");
         result.ExitCode.ShouldBe(0, result.Output + result.Error);
         result.Output.ShouldMatch(@"(?m)^commands +PASS");
         result.Output.ShouldMatch(@"(?m)^service +PASS");
