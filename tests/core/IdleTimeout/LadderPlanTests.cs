@@ -89,9 +89,9 @@ public sealed class LadderPlanTests
         }).Check(Config.QuickThrowOnFailure.WithMaxTest(1000));
 
     [Theory]
-    [InlineData(1, 10)]
-    [InlineData(2, 7)]
-    [InlineData(3, 5.5)]
+    [InlineData(1, 11)]
+    [InlineData(2, 6.5)]
+    [InlineData(3, 5)]
     public void A_guest_with_few_connections_takes_some_times_the_timeout(int slots, double times) =>
         Prop.ForAll(Timeouts(12, 7000), timeout =>
         {
