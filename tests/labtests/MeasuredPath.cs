@@ -98,7 +98,7 @@ internal static class MeasuredPath
         }
     }
 
-    /// <summary>A listener on the database host that accepts, keeps quiet, closes when the client does, and closes each connection after a time if one is given.</summary>
+    /// <summary>A listener on the database host that accepts, keeps quiet and closes when the client does, or each connection after a time if one is given.</summary>
     public static Socket Listen(TestLab lab, int port, TimeSpan? closeAfter = null)
     {
         var listener = lab.Network.Database.Inside(() => new Socket(AddressFamily.InterNetwork, SocketType.Stream, ProtocolType.Tcp));
@@ -116,10 +116,13 @@ internal static class MeasuredPath
                 {
                     var socket = await listener.AcceptAsync();
                     kept.Add(socket);
-                    _ = FollowAsync(socket);
                     if (closeAfter is { } time)
                     {
                         _ = CloseAsync(socket, time);
+                    }
+                    else
+                    {
+                        _ = FollowAsync(socket);
                     }
                 }
             }
