@@ -96,7 +96,7 @@ internal sealed class Ladder : IDisposable
         }
         finally
         {
-            await ladder.EndAsync(interrupted, limit.Token);
+            await ladder.EndAsync(isStopped: cancellation.IsCancellationRequested || ladder._failure is not null, limit.Token);
         }
 
         return ladder._findings.Report(target, Stopwatch.GetElapsedTime(ladder._start), ladder._opener, ladder._comparison, ladder._witnesses, interrupted)
@@ -340,7 +340,9 @@ internal sealed class Ladder : IDisposable
     }
 
     /// <summary>What the connections for comparison say; then everything is closed.</summary>
-    private async Task EndAsync(bool interrupted, CancellationToken cancellation)
+    /// <param name="isStopped">There is no time for further questions.</param>
+    /// <param name="cancellation">Cancelled where no time is left for another occasion.</param>
+    private async Task EndAsync(bool isStopped, CancellationToken cancellation)
     {
         await Task.WhenAll(_comparison.RestAsync(), _witnesses.RestAsync()).WaitAsync(EndPatience, CancellationToken.None).ConfigureAwait(ConfigureAwaitOptions.SuppressThrowing);
         if (_findings.Estimate().Upper is not null)
@@ -349,7 +351,7 @@ internal sealed class Ladder : IDisposable
             await _comparison.TestAsync(limit.Token);
         }
 
-        if (!interrupted && !_settings.IsGuest)
+        if (!isStopped && !_settings.IsGuest)
         {
             await _witnesses.FindHopAsync(_rungs.All, _findings.Losses);
         }
@@ -360,12 +362,12 @@ internal sealed class Ladder : IDisposable
         }
 
         await _comparison.CloseAsync();
-        if (!interrupted && _findings.SuggestsPayloadOnly(_target, _comparison))
+        if (!isStopped && !cancellation.IsCancellationRequested && _findings.SuggestsPayloadOnly(_target, _comparison))
         {
             await TryClockAsync(cancellation);
         }
 
-        if (!await _opener.LeaveNothingAsync(gently: !cancellation.IsCancellationRequested))
+        if (!await _opener.LeaveNothingAsync(gently: !isStopped))
         {
             _findings.Note($"the server could not be asked whether sessions of ours remain (application_name = {LadderSessions.ApplicationName})");
         }

@@ -169,7 +169,7 @@ internal sealed class LadderOpener
         _lost.Clear();
         try
         {
-            _ending = EndAsync(await _sessions!.OpenForEndingAsync(cancellation), lost);
+            _ending = EndAsync(await _sessions!.OpenForEndingAsync(cancellation), lost, cancellation);
         }
         catch (NpgsqlException e)
         {
@@ -186,9 +186,10 @@ internal sealed class LadderOpener
         return _sessions is null || await _sessions.LeaveNothingAsync(_isGuest && gently, EndPatience) is 0;
     }
 
-    private static async Task EndAsync(NpgsqlConnection session, LadderSession[] lost)
+    private static async Task EndAsync(NpgsqlConnection session, LadderSession[] lost, CancellationToken cancellation)
     {
-        using var limit = new CancellationTokenSource(EndPatience);
+        using var limit = CancellationTokenSource.CreateLinkedTokenSource(cancellation);
+        limit.CancelAfter(EndPatience);
         try
         {
             await LadderSessions.EndAsync(session, lost, gently: true, limit.Token);

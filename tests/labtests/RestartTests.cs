@@ -17,7 +17,7 @@ public sealed class RestartTests
         var clients = await DatabaseClients.RestingAsync(lab, Clients);
         await agent.WatchesAsync(Clients);
         clients.Use();
-        await clients.AllEndAsync(TimeSpan.Zero, Wait.Seconds(10));
+        await Wait.UntilAsync("as many uses have ended", () => clients.Uses.Count >= Clients, Wait.Seconds(10));
 
         // The keepalives that the agent has set are answered meanwhile.
         await Task.Delay(Wait.Seconds(8));

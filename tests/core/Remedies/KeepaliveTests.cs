@@ -45,6 +45,29 @@ public sealed class KeepaliveTests
     }
 
     [Fact]
+    public void While_no_loss_is_known_they_come_later_as_connections_of_our_own_survive_more_and_not_as_the_applications_do()
+    {
+        var bench = new Bench(with: section => Armed(section) with { IdleTimeout = new(IdleTimeoutSource.Measure, TimeSpan.Zero) });
+        var socket = bench.Open(idle: 1);
+        socket.Answers = true;
+        bench.Run(5);
+        See(300, GapOutcome.Survived, EvidenceSource.Passive);
+        bench.Hands.Options.Idle.ShouldBe(KeepalivePlan.IdleWhenUnknown);
+
+        See(85, GapOutcome.Survived, EvidenceSource.Ladder);
+        bench.Hands.Options.Idle.ShouldBe(TimeSpan.FromSeconds(40), "a power of two times twenty, halved");
+
+        See(60, GapOutcome.Lost, EvidenceSource.Ladder);
+        bench.Hands.Options.Idle.ShouldBe(KeepalivePlan.IdleWhenUnknown, "what contradicts itself is not known");
+
+        void See(double seconds, GapOutcome outcome, EvidenceSource source)
+        {
+            bench.Connection(socket).Path.Note(new GapObservation(TimeSpan.FromSeconds(seconds), outcome, DateTimeOffset.UnixEpoch + bench.Now, source));
+            bench.Tick();
+        }
+    }
+
+    [Fact]
     public void Options_that_the_application_has_changed_since_are_its_own()
     {
         var bench = new Bench(with: Armed);
@@ -120,9 +143,9 @@ public sealed class KeepaliveTests
         socket.Answers = true;
         bench.Hands.Options.Idle.ShouldBe(KeepalivePlan.IdleWhenUnknown);
         bench.Run(5);
-        Learn(bench, socket, survived: 20, lost: 24);
+        Learn(bench, socket, survived: 40, lost: 48);
         bench.Tick();
-        bench.Hands.Options.Idle.ShouldBe(TimeSpan.FromSeconds(10));
+        bench.Hands.Options.Idle.ShouldBe(TimeSpan.FromSeconds(20));
         bench.Hands.All<ChangeKeepalive>().Count().ShouldBe(2);
     }
 
