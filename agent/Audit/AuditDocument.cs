@@ -7,13 +7,20 @@ using Sidecar.Probes.Values;
 namespace Sidecar.Agent.Audit;
 
 /// <summary>What was found about a stack.</summary>
-internal sealed record AuditReport(AuditedStack Stack, IReadOnlyList<Chain> Chains, IReadOnlyList<AuditFinding> Findings)
+/// <param name="Stack">What it was drawn from.</param>
+/// <param name="Chains">The ways of a request.</param>
+/// <param name="Findings">The worst first.</param>
+/// <param name="Plan">All changes, a line once: with them together no finding that has changes is found again.</param>
+internal sealed record AuditReport(AuditedStack Stack, IReadOnlyList<Chain> Chains, IReadOnlyList<AuditFinding> Findings, IReadOnlyList<Change> Plan)
 {
     public static AuditReport Of(AuditedStack stack)
     {
         var graph = new HopGraph(stack);
         var chains = Chain.Build(stack, graph);
-        return new AuditReport(stack, chains, Auditor.Examine(stack, graph, chains));
+        var limits = new LimitPlan(stack, chains);
+        var findings = Auditor.Examine(stack, graph, chains, limits);
+        return new AuditReport(stack, chains, findings,
+            [.. findings.SelectMany(finding => finding.Changes).Concat(limits.All).Distinct().OrderBy(change => change.Place.File, StringComparer.Ordinal).ThenBy(change => change.Place.Line)]);
     }
 
     /// <summary>All notes, each once.</summary>
@@ -28,6 +35,9 @@ internal sealed record AuditDocument
 {
     /// <summary>The worst first; empty: exit code 0.</summary>
     public required IReadOnlyList<FindingDocument> Findings { get; init; }
+
+    /// <summary>All changes, each line once.</summary>
+    public required IReadOnlyList<ChangeDocument> Plan { get; init; }
     public required IReadOnlyList<ChainDocument> Chains { get; init; }
     public required IReadOnlyList<NameDocument> Names { get; init; }
     public required IReadOnlyList<ListenerDocument> Listeners { get; init; }
@@ -39,6 +49,7 @@ internal sealed record AuditDocument
     public static AuditDocument From(AuditReport report) => new()
     {
         Findings = [.. report.Findings.Select(FindingDocument.From)],
+        Plan = [.. report.Plan.Select(ChangeDocument.From)],
         Chains = [.. report.Chains.Select(ChainDocument.From)],
         Names = [.. report.Stack.Names.Select(NameDocument.From)],
         Listeners = [.. report.Stack.Listeners.Select(listener => new ListenerDocument
@@ -85,13 +96,7 @@ internal sealed record FindingDocument
         Line = AuditDocument.Line(finding.Place),
         What = Printable.Escape(finding.What),
         Consequence = Printable.Escape(finding.Consequence),
-        Changes = [.. finding.Changes.Select(change => new ChangeDocument
-        {
-            File = Printable.Escape(change.Place.File),
-            Line = AuditDocument.Line(change.Place),
-            Text = change.Text,
-            Added = change.IsNew,
-        })],
+        Changes = [.. finding.Changes.Select(ChangeDocument.From)],
     };
 }
 
@@ -102,6 +107,14 @@ internal sealed record ChangeDocument
     public required int? Line { get; init; }
     public required string Text { get; init; }
     public required bool Added { get; init; }
+
+    public static ChangeDocument From(Change change) => new()
+    {
+        File = Printable.Escape(change.Place.File),
+        Line = AuditDocument.Line(change.Place),
+        Text = change.Text,
+        Added = change.IsNew,
+    };
 }
 
 /// <summary>The way of a request.</summary>

@@ -94,6 +94,16 @@ internal static class AuditCommand
             return e.IsNotPermitted ? ExitCodes.Unreachable : ExitCodes.Failure;
         }
 
+        if (report.Stack.Unread is { Count: > 0 } unread)
+        {
+            foreach (var note in unread)
+            {
+                environment.Error.WriteLine($"{(options.Files.Count > 0 ? "--file" : "--root")}: {Printable.Escape(note.ToString())}");
+            }
+
+            return ExitCodes.Usage;
+        }
+
         if (json)
         {
             environment.Out.WriteLine(JsonSerializer.Serialize(AuditDocument.From(report), AuditJson.Default.AuditDocument));

@@ -11,12 +11,29 @@ internal static class AuditText
 {
     private const int MostChains = 12;
     private const int MostNotes = 20;
+    private const int MostChanges = 60;
 
     public static void Write(IAnsiConsole console, AuditReport report)
     {
         foreach (var finding in report.Findings)
         {
             WriteFinding(console, finding);
+        }
+
+        if (report.Findings.Count > 1 && report.Plan.Count > 1)
+        {
+            console.WriteIndented(0, "all changes together", new Style(decoration: Decoration.Bold));
+            foreach (var change in report.Plan.Take(MostChanges))
+            {
+                WriteChange(console, 2, "", change);
+            }
+
+            if (report.Plan.Count > MostChanges)
+            {
+                console.WriteIndented(2, $"and {report.Plan.Count - MostChanges} more, all of them in --json", Style.Plain);
+            }
+
+            console.WriteLine();
         }
 
         foreach (var (chain, same) in Pictured(report).Take(MostChains))
@@ -72,12 +89,14 @@ internal static class AuditText
         console.WriteIndented(2, finding.Consequence, Style.Plain);
         for (var i = 0; i < finding.Changes.Count; i++)
         {
-            var change = finding.Changes[i];
-            console.WriteIndented(4, $"{(i == 0 ? "fix:" : "or:")} {(change.IsNew ? "add below" : "at")} {change.Place}: {change.Text}", new Style(Color.Green));
+            WriteChange(console, 4, i == 0 ? "fix: " : "and: ", finding.Changes[i]);
         }
 
         console.WriteLine();
     }
+
+    private static void WriteChange(IAnsiConsole console, int indent, string word, Change change) =>
+        console.WriteIndented(indent, $"{word}{(!change.IsNew ? "at" : change.Place.Line > 0 ? "add below" : "add to")} {change.Place}: {change.Text}", new Style(Color.Green));
 
     /// <summary>Chains that differ in nothing that is drawn but their names are shown once.</summary>
     private static IEnumerable<(Chain Chain, int Same)> Pictured(AuditReport report) =>

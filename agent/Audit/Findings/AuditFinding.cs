@@ -17,7 +17,7 @@ internal enum Severity
 
 /// <summary>A line to change.</summary>
 /// <param name="Place">Where.</param>
-/// <param name="Text">What is to stand there.</param>
+/// <param name="Text">What is to stand there; <c>…</c> is what stands there already.</param>
 /// <param name="IsNew">There is no such line yet: it is to be added below that place.</param>
 internal sealed record Change(Place Place, string Text, bool IsNew);
 
@@ -40,6 +40,6 @@ internal sealed record AuditFinding
     /// <summary>What follows from it.</summary>
     public required string Consequence { get; init; }
 
-    /// <summary>Ways to fix it, the nearest first; any one of them does.</summary>
+    /// <summary>What fixes it, all of it together; a line has the same value in all findings. Empty: no line of a file does.</summary>
     public IReadOnlyList<Change> Changes { get; init; } = [];
 }

@@ -9,6 +9,9 @@ internal static class QueueFindings
     /// <summary>Shorter queues overflow in any spike: a second of connections does not fit.</summary>
     public const int SmallBacklog = 64;
 
+    /// <summary>What a queue that is too short is set to, where the kernel grants it.</summary>
+    private const int GoodBacklog = 1024;
+
     /// <summary>Linux's own default since 5.4; the former one was 128.</summary>
     private const int GoodSomaxconn = 4096;
 
@@ -32,18 +35,24 @@ internal static class QueueFindings
             var isExplicit = false;
             foreach (var program in stack.Programs.Where(program => program.Namespace == kernel.Namespace || program.Namespace == 0))
             {
-                foreach (var listener in program.Hops.SelectMany(hop => hop.Listens).Where(listener => listener.Backlog > limit && (listener.BacklogPlace is not null || limit < SmallSomaxconn)))
+                foreach (var (listener, backlog) in program.Hops.SelectMany(hop => hop.Listens).Select(listener => (listener, Backlog: IsSmall(listener) ? Good(limit) : listener.Backlog))
+                    .Where(one => one.Backlog > limit && (one.listener.BacklogPlace is not null || limit < SmallSomaxconn)))
                 {
-                    var line = $"{program.Program} asks for {Texts.Number(listener.Backlog!.Value)}{(listener.BacklogPlace is { } place ? $" ({place})" : " (its default)")}";
+                    var asks = backlog == listener.Backlog ? "asks for" : "should ask for";
+                    var line = $"{program.Program} {asks} {Texts.Number(backlog!.Value)}{(listener.BacklogPlace is { } place ? $" ({place})" : " (its default)")}";
                     if (!cut.Contains(line))
                     {
                         cut.Add(line);
                     }
 
                     isExplicit |= listener.BacklogPlace is not null;
-                    most = Math.Max(most, listener.Backlog.Value);
+                    most = Math.Max(most, backlog.Value);
                 }
             }
+
+            // What other programs ask for is not known, but that they get as much as there is.
+            cut.AddRange(stack.Listeners.Where(live => limit < SmallBacklog && live.Namespace == kernel.Namespace && live.Limit == limit && Set(stack, live) is null && !IsControl(stack, live))
+                .Select(live => $"{live.Owner ?? "an unknown process"} asks for that or more").Distinct(StringComparer.Ordinal));
 
             if (cut.Count == 0)
             {
@@ -90,30 +99,45 @@ internal static class QueueFindings
     /// <summary>A backlog that somebody has set too small.</summary>
     private static IEnumerable<AuditFinding> Small(AuditedStack stack)
     {
-        foreach (var (program, hop, listener) in Listeners(stack))
+        // One line may set it for several addresses, and one address serve several hops.
+        foreach (var group in Listeners(stack).Where(one => IsSmall(one.Listener)).GroupBy(one => (one.Listener.BacklogPlace!, one.Listener.BacklogForm)))
         {
-            if (listener is { Backlog: { } backlog and < SmallBacklog, BacklogPlace: { } place })
+            var (program, hop, listener) = group.First();
+            var backlog = listener.Backlog!.Value;
+            var addresses = group.Select(one => one.Listener.Address.ToString()).Distinct(StringComparer.Ordinal).ToList();
+            yield return new AuditFinding
             {
-                yield return new AuditFinding
-                {
-                    Id = "backlog-small",
-                    Severity = Severity.High,
-                    Program = program.Program,
-                    Place = place,
-                    What = $"{hop.Title}: {listener.Address} has a backlog of {Texts.Number(backlog)}",
-                    Consequence = Overflow(listener.Address, backlog),
-                    Changes = [new Change(place, listener.BacklogForm.Replace("{0}", "1024", StringComparison.Ordinal), IsNew: false)],
-                };
-            }
+                Id = "backlog-small",
+                Severity = Severity.High,
+                Program = program.Program,
+                Place = group.Key.Item1,
+                What = $"{hop.Title}: {string.Join(", ", addresses.Take(4))}{(addresses.Count > 4 ? ", …" : "")} {(addresses.Count > 1 ? "have" : "has")} a backlog of {Texts.Number(backlog)}",
+                Consequence = Overflow(listener.Address, backlog),
+                Changes = [Longer(stack, program.Namespace, group.Key.Item1, listener, isNew: false)],
+            };
         }
     }
+
+    private static bool IsSmall(Listener listener) => listener is { Backlog: < SmallBacklog, BacklogPlace: not null };
+
+    /// <summary>As much as the kernel grants; where that is too little itself, it is to grant more.</summary>
+    private static int Good(long? somaxconn) => somaxconn is >= SmallBacklog and < GoodBacklog ? (int)somaxconn : GoodBacklog;
+
+    private static Change Longer(AuditedStack stack, ulong network, Place place, Listener listener, bool isNew) =>
+        new(place, listener.BacklogForm.Replace("{0}", Texts.Number(Good(Kernel(stack, network))), StringComparison.Ordinal), isNew);
 
     private static IEnumerable<AuditFinding> Live(AuditedStack stack)
     {
         foreach (var live in stack.Listeners)
         {
-            var set = Listeners(stack).Where(one => Is(one, live)).Select(one => one.Listener).FirstOrDefault();
+            var found = Set(stack, live);
+            var set = found?.Listener;
             var owner = new Place(live.Owner ?? "owner not known", 0);
+            if (IsControl(stack, live) || (live.Limit < SmallBacklog && live.Limit == Kernel(stack, live.Namespace)))
+            {
+                continue; // its own socket for orders and statistics; or somaxconn cuts it
+            }
+
             if (live.Limit < SmallBacklog && set?.BacklogPlace is null)
             {
                 yield return new AuditFinding
@@ -124,10 +148,11 @@ internal static class QueueFindings
                     Place = owner,
                     What = $"{live.Address} of {live.Owner ?? "an unknown process"} has an accept queue of {Texts.Number(live.Limit)}{(live.Limit == 5 ? ", the default of Python's socketserver" : "")}",
                     Consequence = Overflow(live.Address, live.Limit),
-                    Changes = [new Change(owner, "listen(1024) in the program (socketserver: request_queue_size = 1024)", IsNew: false)],
+                    Changes = [found is { Listener.BacklogForm.Length: > 0 } known ? Longer(stack, live.Namespace, known.Listener.At ?? known.Hop.Place, known.Listener, isNew: !known.Listener.BacklogForm.Contains('…'))
+                        : new Change(owner, "listen(1024) in the program (socketserver: request_queue_size = 1024)", IsNew: false)],
                 };
             }
-            else if (set is { Backlog: { } wanted, BacklogPlace: { } place } && Kernel(stack, live) is { } somaxconn && live.Limit < Math.Min(wanted, somaxconn))
+            else if (set is { Backlog: { } wanted, BacklogPlace: { } place } && Kernel(stack, live.Namespace) is { } somaxconn && live.Limit < Math.Min(wanted, somaxconn))
             {
                 yield return new AuditFinding
                 {
@@ -148,8 +173,24 @@ internal static class QueueFindings
         && (set.Listener.Address == live.Address || (set.Listener.Address.Port == live.Address.Port && !live.Address.IsUnix && !set.Listener.Address.IsUnix
             && (live.Address.Host!.Length == 0 || set.Listener.Address.Host == "localhost")));
 
-    private static long? Kernel(AuditedStack stack, LiveListener live) =>
-        stack.Sysctls.FirstOrDefault(kernel => kernel.Namespace == live.Namespace)?.Values.GetValueOrDefault("net.core.somaxconn").Value;
+    private static (ProgramFacts Program, Hop Hop, Listener Listener)? Set(AuditedStack stack, LiveListener live)
+    {
+        foreach (var one in Listeners(stack))
+        {
+            if (Is(one, live))
+            {
+                return one;
+            }
+        }
+
+        return null;
+    }
+
+    /// <summary>A Unix socket of a program whose configuration is read, on which it takes no requests: its master's, or that of its statistics.</summary>
+    private static bool IsControl(AuditedStack stack, LiveListener live) => live is { IsKnown: true, Address.IsUnix: true } && Set(stack, live) is null;
+
+    private static long? Kernel(AuditedStack stack, ulong network) =>
+        stack.Sysctls.FirstOrDefault(kernel => kernel.Namespace == network)?.Values.GetValueOrDefault("net.core.somaxconn").Value;
 
     private static IEnumerable<(ProgramFacts Program, Hop Hop, Listener Listener)> Listeners(AuditedStack stack) =>
         stack.Programs.SelectMany(program => program.Hops.SelectMany(hop => hop.Listens.Select(listener => (program, hop, listener))));

@@ -35,7 +35,7 @@ internal sealed class ListenerScan(ProcessReader reader, Func<ProcessReader, Pro
                 if (_owners.TryGetValue(socket.Inode, out var pid) && AddressOf(socket) is { } address)
                 {
                     _listening.Add(pid);
-                    found.Add((new LiveListener(network.Inode, address, socket.Limit, socket.Waiting, Name(pid), _parents.Contains(pid)), pid));
+                    found.Add((new LiveListener(network.Inode, address, socket.Limit, socket.Waiting, Name(pid), IsKnown(pid)), pid));
                 }
             }
         }
@@ -64,11 +64,20 @@ internal sealed class ListenerScan(ProcessReader reader, Func<ProcessReader, Pro
     {
         if (socket.Local is not { } local)
         {
-            return socket.Name.Length == 0 ? null : Address.Unix(socket.Name);
+            return socket.Name.Length == 0 ? null : Address.Unix(FinalName(socket.Name));
         }
 
         var address = local.ToIPAddress();
         return new Address(address.Equals(IPAddress.Any) || address.Equals(IPAddress.IPv6Any) ? "" : address.ToString(), local.Port, null);
+    }
+
+    /// <summary>HAProxy binds <c>PATH.PID.tmp</c> and renames it; the kernel keeps the first name.</summary>
+    internal static string FinalName(string path)
+    {
+        const string end = ".tmp";
+        var dot = path.Length > end.Length && path.EndsWith(end, StringComparison.Ordinal) ? path.LastIndexOf('.', path.Length - end.Length - 1) : -1;
+        var pid = dot > 0 ? path.AsSpan(dot + 1, path.Length - end.Length - dot - 1) : [];
+        return !pid.IsEmpty && pid.IndexOfAnyExceptInRange('0', '9') < 0 ? path[..dot] : path;
     }
 
     private void Walk()
@@ -100,8 +109,12 @@ internal sealed class ListenerScan(ProcessReader reader, Func<ProcessReader, Pro
             return false;
         }
 
-        return known.Contains(pid) || (_parents.Contains(pid) && _listening.Contains(pid)) || isWorker(reader, stat);
+        return IsKnown(pid) || (_parents.Contains(pid) && _listening.Contains(pid)) || isWorker(reader, stat);
     }
+
+    /// <summary>The master of a known program or one of its processes: HAProxy's own sockets are its worker's.</summary>
+    private bool IsKnown(int pid) => known.Contains(pid) || (_processes.TryGetValue(pid, out var stat) && known.Contains(stat.ParentPid)
+        && _processes.TryGetValue(stat.ParentPid, out var master) && master.Comm == stat.Comm);
 
     private string Name(int pid) => $"pid {pid} ({(_processes.TryGetValue(pid, out var stat) ? Printable.Escape(stat.Comm) : "?")})";
 }

@@ -32,10 +32,11 @@ internal sealed record RunningProgram(string Program, int Pid, IReadOnlyList<str
     /// <summary>The masters of all known programs.</summary>
     /// <param name="reader">Processes.</param>
     /// <param name="isWanted">Whether a network namespace is looked at.</param>
-    /// <param name="unseen">Processes of which it cannot be told what they are.</param>
-    public static IReadOnlyList<RunningProgram> Find(ProcessReader reader, Func<ulong, bool> isWanted, out int unseen)
+    /// <param name="unseen">A word for each process whose program cannot be seen: the known program that its name says, or an empty one.</param>
+    public static IReadOnlyList<RunningProgram> Find(ProcessReader reader, Func<ulong, bool> isWanted, out IReadOnlyList<string> unseen)
     {
-        unseen = 0;
+        var names = new List<string>();
+        unseen = names;
         var programs = new Dictionary<int, (string Program, ProcessStat Stat, IReadOnlyList<string> Arguments, bool IsTitle)>();
         foreach (var pid in reader.ReadPids())
         {
@@ -46,7 +47,10 @@ internal sealed record RunningProgram(string Program, int Pid, IReadOnlyList<str
 
             if (reader.ReadExecutable(pid) is not { } executable)
             {
-                unseen += reader.IsAlive(stat.Identity) ? 1 : 0;
+                if (reader.IsAlive(stat.Identity))
+                {
+                    names.Add(stat.Comm == "gunicorn" ? stat.Comm : Recognise(stat.Comm, [stat.Comm], out _, out _) ?? "");
+                }
             }
             else if (reader.ReadArguments(pid) is { Count: > 0 } words && Recognise(executable, words, out var arguments, out var isTitle) is { } program)
             {

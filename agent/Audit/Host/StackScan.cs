@@ -13,6 +13,7 @@ internal sealed class StackScan(AuditOptions options)
 {
     private readonly ProcessReader _reader = new();
     private readonly List<Note> _notes = [];
+    private readonly List<Note> _unread = [];
     private readonly List<NetworkNamespace> _networks = [];
 
     /// <summary>All that findings are drawn from.</summary>
@@ -51,9 +52,15 @@ internal sealed class StackScan(AuditOptions options)
             sysctls.Add(SysctlReader.Combine(0, null, SysctlReader.Files(RunningProgram.FilesBelow(root))));
         }
 
+        if (options.Files.Count == 0 && programs.Count == 0 && sysctls.All(kernel => kernel.Values.Values.All(one => one.Value is null)))
+        {
+            _unread.Add(new Note(new Place(root, 0), "there is no configuration of a known program below it"));
+        }
+
         return new AuditedStack
         {
             Programs = programs,
+            Unread = _unread,
             Front = Front(),
             Sysctls = sysctls,
             Names = Names([], progress, cancellation),
@@ -68,13 +75,14 @@ internal sealed class StackScan(AuditOptions options)
         var own = _reader.ReadNetworkNamespace(Environment.ProcessId);
         bool IsWanted(ulong network) => options.AllNetworkNamespaces || network == own;
         var running = RunningProgram.Find(_reader, IsWanted, out var unseen);
-        if (unseen > 0)
+        if (unseen.Count > 0)
         {
-            _notes.Add(new Note(new Place("/proc", 0), $"{unseen} of all processes cannot be looked at, and servers may be among them; as root it sees the most"));
+            _notes.Add(new Note(new Place("/proc", 0), $"{unseen.Count} of all processes cannot be looked at, and servers may be among them; as root it sees the most"));
         }
 
-        var programs = running.Select(program => program.Read(_reader)).ToList();
-        Defaults(programs, "/", program => !running.Any(one => one.Program == program));
+        // What does not run is no part of any way. Only where it cannot be told is the default configuration taken for it.
+        var programs = running.Select(program => program.Read(_reader)).DistinctBy(Identity).ToList();
+        Defaults(programs, "/", program => unseen.Contains(program, StringComparer.Ordinal) && !running.Any(one => one.Program == program));
 
         _networks.Add(NetworkNamespace.OpenOwn(own));
         foreach (var other in running.Where(program => program.Namespace != own && program.Namespace != 0).DistinctBy(program => program.Namespace))
@@ -137,15 +145,30 @@ internal sealed class StackScan(AuditOptions options)
         }
     }
 
+    /// <summary>While a server is reloaded, two masters run for a while with one configuration.</summary>
+    private static object Identity(ProgramFacts facts) => facts.Program is "uwsgi" or "gunicorn" || facts.Files.Count == 0 || facts.Pid is not { } pid
+        ? facts
+        : (facts.Program, facts.Namespace, File.ResolveLinkTarget($"/proc/{pid}/ns/mnt", returnFinalTarget: false)?.Name, string.Join('\n', facts.Files));
+
     private void Add(List<ProgramFacts> programs, string program, List<string> paths, string root)
     {
-        if (RunningProgram.Read(program, paths, RunningProgram.FilesBelow(root)) is { } facts)
-        {
-            programs.Add(facts);
-        }
-        else
+        if (RunningProgram.Read(program, paths, RunningProgram.FilesBelow(root)) is not { } facts)
         {
             _notes.Add(new Note(new Place(paths[0], 0), "a program that is not known"));
+            return;
+        }
+
+        programs.Add(facts);
+
+        // HAProxy also takes a directory, uWSGI a section: FILE:SECTION.
+        foreach (var path in paths.Where(path => !facts.Files.Any(file => file == path || path.StartsWith(file + ":", StringComparison.Ordinal) || ConfigFiles.DirectoryOf(file) == path)))
+        {
+            _unread.Add(facts.Notes.FirstOrDefault(note => note.Place.File == path || path.StartsWith(note.Place.File + ":", StringComparison.Ordinal)) ?? new Note(new Place(path, 0), "not read: it holds no configuration"));
+        }
+
+        if (facts is { Hops.Count: 0, Backends.Count: 0, Files.Count: > 0 })
+        {
+            _notes.Add(new Note(new Place(paths[0], 0), $"nothing in it passes requests on or answers them: is it a configuration of {program}?"));
         }
     }
 
@@ -164,7 +187,7 @@ internal sealed class StackScan(AuditOptions options)
                 Program = "balancer",
                 Name = options.BalancerName,
                 Place = place,
-                Limits = [new Limit { Kind = LimitKind.Wait, Setting = "idle timeout", Value = timeout, Place = place, Form = "idle timeout {0}s", Ending = Ending.Close }],
+                Limits = [new Limit { Kind = LimitKind.Wait, Setting = "idle timeout", Value = timeout, Place = place, Form = "idle timeout {0}s", Ending = Ending.Close, IsElsewhere = true }],
             },
         ];
     }

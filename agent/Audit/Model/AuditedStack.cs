@@ -9,6 +9,12 @@ internal sealed record HaproxyServer
     public required string Name { get; init; }
     public required Place Place { get; init; }
     public required Address? Address { get; init; }
+
+    /// <summary><c>server</c> or <c>server-template</c>.</summary>
+    public required string Keyword { get; init; }
+
+    /// <summary>How many servers the line makes.</summary>
+    public required int Count { get; init; }
     public required int? MaxConnections { get; init; }
     public required bool IsBackup { get; init; }
 
@@ -19,7 +25,7 @@ internal sealed record HaproxyServer
     public required TimeSpan CheckInterval { get; init; }
 }
 
-/// <summary>A backend or listen section of HAProxy that has servers.</summary>
+/// <summary>A section of HAProxy: a backend or listen with servers, or a frontend with its timeout alone.</summary>
 internal sealed record HaproxyBackend
 {
     public required string Name { get; init; }
@@ -27,6 +33,9 @@ internal sealed record HaproxyBackend
     public required bool IsHttp { get; init; }
     public required IReadOnlyList<HaproxyServer> Servers { get; init; }
     public required bool AllBackups { get; init; }
+
+    /// <summary>Its own line <c>no option allbackups</c>, or null.</summary>
+    public Place? NoAllBackups { get; init; }
 
     /// <summary>The path that HTTP checks ask for, and where that is set; null: checks only connect.</summary>
     public required (string Path, Place Place)? HttpCheck { get; init; }
@@ -38,7 +47,7 @@ internal sealed record HaproxyBackend
     public required (TimeSpan Value, Place Place)? QueueTimeout { get; init; }
 
     /// <summary>Timeouts that HAProxy asks for and that are not set.</summary>
-    public required IReadOnlyList<string> MissingTimeouts { get; init; }
+    public required IReadOnlyList<Limit> MissingTimeouts { get; init; }
 }
 
 /// <summary>What one program's configuration says.</summary>
@@ -82,8 +91,8 @@ internal sealed record Sysctls
 /// <param name="Limit">The accept queue's limit that really holds.</param>
 /// <param name="Waiting">Connections that wait in it.</param>
 /// <param name="Owner">Who holds it, such as <c>pid 12 (python3)</c>; null: nobody was found.</param>
-/// <param name="IsForking">The owner has children: it may be a server that forks for each connection.</param>
-internal sealed record LiveListener(ulong Namespace, Address Address, long Limit, long Waiting, string? Owner, bool IsForking);
+/// <param name="IsKnown">The owner is a program whose configuration was read.</param>
+internal sealed record LiveListener(ulong Namespace, Address Address, long Limit, long Waiting, string? Owner, bool IsKnown);
 
 /// <summary>A process whose children ended and were not reaped.</summary>
 /// <param name="Parent">The process, such as <c>pid 12 (python3)</c>.</param>
@@ -161,6 +170,9 @@ internal sealed record AuditedStack
 
     /// <summary>How long a request may take that is to be answered; null: nobody said.</summary>
     public TimeSpan? LongestRequest { get; init; }
+
+    /// <summary>What the user has named and cannot be read.</summary>
+    public IReadOnlyList<Note> Unread { get; init; } = [];
 
     public IReadOnlyList<Note> Notes { get; init; } = [];
 }

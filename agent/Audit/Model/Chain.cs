@@ -29,6 +29,13 @@ internal sealed record Chain(IReadOnlyList<Hop> Hops)
         }
     }
 
+    /// <summary>The balancer in front and what keeps its idle connections; null where either is not known.</summary>
+    public (Hop Balancer, Limit Idle, Hop Behind, Limit KeepAlive)? BehindBalancer(AuditedStack stack) =>
+        stack.Front.Count > 0 && Hops.Count > stack.Front.Count && ReferenceEquals(Hops[0], stack.Front[0])
+        && stack.Front[^1] is { Limits: [var idle, ..] } balancer && Hops[stack.Front.Count] is { KeepAlive: { } keepAlive } behind && keepAlive.Value > TimeSpan.Zero
+            ? (balancer, idle, behind, keepAlive)
+            : null;
+
     /// <summary>What the client sees when a limit of one of its hops is reached.</summary>
     public string SeenByClient(Hop hop, Limit limit)
     {
@@ -55,7 +62,7 @@ internal sealed record Chain(IReadOnlyList<Hop> Hops)
 
     /// <summary>
     /// All ways through the programs: each begins at a hop that no other leads to. What stands in front goes before those
-    /// that listen on TCP, the databases behind the workers.
+    /// that listen on TCP, each of the databases behind the workers.
     /// </summary>
     public static IReadOnlyList<Chain> Build(AuditedStack stack, HopGraph graph)
     {
@@ -93,7 +100,8 @@ internal sealed record Chain(IReadOnlyList<Hop> Hops)
             if (behind.Count == 0)
             {
                 var isServed = way[0].Listens.Any(listener => !listener.Address.IsUnix);
-                chains.Add(new Chain([.. isServed ? stack.Front : [], .. way, .. hop.Hop.IsWorker ? stack.Databases : []]));
+                IReadOnlyList<Hop>[] ends = hop.Hop.IsWorker && stack.Databases.Count > 0 ? [.. stack.Databases.Select(database => new[] { database })] : [[]];
+                chains.AddRange(ends.Select(end => new Chain([.. isServed ? stack.Front : [], .. way, .. end])));
             }
         }
     }

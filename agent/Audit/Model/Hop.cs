@@ -43,21 +43,41 @@ internal sealed record Limit
     /// <summary>Where it is set; null: the program's default is in force.</summary>
     public required Place? Place { get; init; }
 
-    /// <summary>The line that sets it, with <c>{0}</c> for whole seconds.</summary>
+    /// <summary>The line that sets it, with <c>{0}</c> for whole seconds; empty: no line of its program does.</summary>
     public required string Form { get; init; }
+
+    /// <summary>How it is set for its hop alone, where it is not set yet or other hops share the line; null: below the hop's own line, as <see cref="Form"/> says.</summary>
+    public OwnLine? Own { get; init; }
+
+    /// <summary>A second clock that runs at the same time in the same hop, and is not the shorter one.</summary>
+    public Limit? Beside { get; init; }
+
+    /// <summary>It is not this host's: it is changed only where nothing else helps.</summary>
+    public bool IsElsewhere { get; init; }
+
+    /// <summary>Its program asks for it: where it is not set, it is to be.</summary>
+    public bool IsAskedFor { get; init; }
 
     public required Ending Ending { get; init; }
 
-    /// <summary>The line that would set it to this time, rounded up to whole seconds, at least one.</summary>
-    public string LineFor(TimeSpan value) => Form.Replace("{0}", Math.Max(1, Math.Ceiling(value.TotalSeconds)).ToString(CultureInfo.InvariantCulture), StringComparison.Ordinal);
+    /// <summary>A line with this time in it, rounded up to whole seconds, at least one.</summary>
+    public static string Line(string form, TimeSpan value) => form.Replace("{0}", Math.Max(1, Math.Ceiling(value.TotalSeconds)).ToString(CultureInfo.InvariantCulture), StringComparison.Ordinal);
 }
+
+/// <summary>A line that sets a limit for one hop alone.</summary>
+/// <param name="Place">The line it is added below, or is an option of.</param>
+/// <param name="Setting">The setting's name there.</param>
+/// <param name="Form">The line, with <c>{0}</c> for whole seconds.</param>
+/// <param name="IsOption">It is an option of the line that is there already.</param>
+internal sealed record OwnLine(Place Place, string Setting, string Form, bool IsOption);
 
 /// <summary>A place where a hop accepts connections.</summary>
 /// <param name="Address">Address.</param>
 /// <param name="Backlog">The length of the accept queue that the program asks for; null: not known.</param>
 /// <param name="BacklogPlace">Where it is set; null: the program's default.</param>
 /// <param name="BacklogForm">The setting that sets it, with <c>{0}</c> for the number.</param>
-internal sealed record Listener(Address Address, int? Backlog, Place? BacklogPlace, string BacklogForm);
+/// <param name="At">Where it is to be set as long as it is not; null: below the hop's own line.</param>
+internal sealed record Listener(Address Address, int? Backlog, Place? BacklogPlace, string BacklogForm, Place? At = null);
 
 /// <summary>Where a hop sends requests to.</summary>
 /// <param name="Address">Address.</param>

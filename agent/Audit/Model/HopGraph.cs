@@ -15,7 +15,7 @@ internal sealed class HopGraph
     private readonly List<PlacedHop> _hops;
     private readonly Dictionary<(int Port, string? Path), List<(PlacedHop Hop, Address Address)>> _listeners = [];
     private readonly Dictionary<Hop, List<PlacedHop>> _next = new(ReferenceEqualityComparer.Instance);
-    private readonly Dictionary<Hop, Hop?> _workers = new(ReferenceEqualityComparer.Instance);
+    private readonly Dictionary<Hop, IReadOnlyList<Hop>> _workers = new(ReferenceEqualityComparer.Instance);
     private int _left = MostComparisons;
 
     public HopGraph(AuditedStack stack)
@@ -76,11 +76,11 @@ internal sealed class HopGraph
         }
     }
 
-    /// <summary>The program that does the work behind an address; null where there is none that is known.</summary>
-    public Hop? WorkersAt(Address target, ulong network) => At(target, network).Select(WorkersBehind).FirstOrDefault(hop => hop is not null);
+    /// <summary>The programs that do the work behind an address, the nearest first.</summary>
+    public IReadOnlyList<Hop> WorkersAt(Address target, ulong network) => [.. At(target, network).SelectMany(WorkersBehind).Distinct<Hop>(ReferenceEqualityComparer.Instance)];
 
-    /// <summary>The program that does the work behind a hop, which may be itself; the nearest one.</summary>
-    public Hop? WorkersBehind(PlacedHop hop)
+    /// <summary>The programs that do the work behind a hop, which may be itself, the nearest first.</summary>
+    public IReadOnlyList<Hop> WorkersBehind(PlacedHop hop)
     {
         if (_workers.TryGetValue(hop.Hop, out var known))
         {
@@ -89,17 +89,22 @@ internal sealed class HopGraph
 
         var seen = new HashSet<Hop>(ReferenceEqualityComparer.Instance) { hop.Hop };
         var waiting = new Queue<PlacedHop>([hop]);
-        Hop? found = null;
-        while (found is null && waiting.TryDequeue(out var one))
+        var found = new List<Hop>();
+        while (waiting.TryDequeue(out var one))
         {
             if (one.Hop.IsWorker)
             {
-                found = one.Hop;
-                break;
+                found.Add(one.Hop);
+                continue;
             }
 
             foreach (var next in Next(one))
             {
+                if (--_left < 0)
+                {
+                    break;
+                }
+
                 if (seen.Add(next.Hop))
                 {
                     waiting.Enqueue(next);
@@ -108,7 +113,7 @@ internal sealed class HopGraph
         }
 
         // Where there is none, there is none behind any of those that were passed either.
-        foreach (var passed in found is null ? seen : [hop.Hop])
+        foreach (var passed in found.Count == 0 ? seen : [hop.Hop])
         {
             _workers[passed] = found;
         }

@@ -32,7 +32,7 @@ internal sealed class ApacheReader
     {
         var backlog = root.Last("ListenBacklog");
         var listens = root.All("Listen").Select(listen => Address.Parse(listen.First)).OfType<Address>()
-            .Select(address => new Listener(address, Words.Number(backlog?.First) ?? DefaultBacklog, backlog?.Place, "ListenBacklog {0}")).ToList();
+            .Select(address => new Listener(address, Words.Number(backlog?.First) ?? DefaultBacklog, backlog?.Place, "ListenBacklog {0}", root.Place)).ToList();
         var balancers = new Dictionary<string, List<Directive>>(StringComparer.OrdinalIgnoreCase);
         foreach (var scope in new[] { root }.Concat(root.All("VirtualHost")))
         {
@@ -71,33 +71,27 @@ internal sealed class ApacheReader
             var members = words[0].StartsWith("balancer://", StringComparison.OrdinalIgnoreCase)
                 ? balancers.GetValueOrDefault(BalancerName(words[0])) ?? []
                 : [new Directive("BalancerMember", words, pass.Place)];
-            var targets = members.Select(member => Address.Parse(member.First) is { } address ? new Target(address, member.Place) : null).OfType<Target>().ToList();
-            if (targets.Count == 0)
+            if (!members.Exists(member => Address.Parse(member.First) is not null))
             {
                 _notes.Add(new Note(pass.Place, "where it leads cannot be read"));
             }
 
-            // timeout= of the member that waits longest, else ProxyTimeout, else Timeout
-            Limit? wait = null;
-            foreach (var member in members)
+            // Each member of a balancer has a limit of its own.
+            foreach (var member in members.Take(MostHops - _hops.Count))
             {
-                if (Option(member.Arguments, "timeout") is { } text && Words.TryTime(text, TimeSpan.FromSeconds(1), out var time) && (wait is null || time > wait.Value))
+                var target = Address.Parse(member.First);
+                _hops.Add(new Hop
                 {
-                    wait = new Limit { Kind = LimitKind.Wait, Setting = member.Place == pass.Place ? "ProxyPass timeout" : "BalancerMember timeout", Value = time, Place = member.Place, Form = "… timeout={0}", Ending = Ending.BadGateway };
-                }
+                    Program = "apache",
+                    Name = Title(name, location ?? pass.First) + (members.Count > 1 && target is not null ? $" to {target}" : ""),
+                    Place = member.Place,
+                    Listens = listens,
+                    Targets = target is null ? [] : [new Target(target, member.Place)],
+                    Limits = [ProxyTime(root, scope, member, member.Place == pass.Place ? pass.Name : member.Name)],
+                    KeepAlive = keepAlive,
+                    AnswersForOthers = true,
+                });
             }
-
-            _hops.Add(new Hop
-            {
-                Program = "apache",
-                Name = Title(name, location ?? pass.First),
-                Place = pass.Place,
-                Listens = listens,
-                Targets = targets,
-                Limits = [wait ?? ProxyTimeout(root, scope)],
-                KeepAlive = keepAlive,
-                AnswersForOthers = true,
-            });
         }
 
         foreach (var alias in Aliases(scope, 0).Take(MostHops - Math.Min(MostHops, _hops.Count)))
@@ -139,7 +133,7 @@ internal sealed class ApacheReader
                 Place = alias.Place,
                 Listens = listens,
                 Targets = [new Target(process.Hop.Listens[0].Address, alias.Place)],
-                Limits = [process.Socket ?? timeout],
+                Limits = [process.Socket ?? timeout with { Own = new OwnLine(process.Hop.Place, "socket-timeout", "WSGIDaemonProcess … socket-timeout={0}", IsOption: true) }],
                 KeepAlive = keepAlive,
                 AnswersForOthers = true,
                 AnswersItself = asked => !IsBelow(asked, path),
@@ -179,6 +173,7 @@ internal sealed class ApacheReader
                 Place = value is null ? null : daemon.Place,
                 Form = $"WSGIDaemonProcess … {setting}={{0}}",
                 Ending = ending,
+                Own = value is null ? new OwnLine(daemon.Place, setting, $"WSGIDaemonProcess … {setting}={{0}}", IsOption: true) : null,
             };
         }
 
@@ -201,10 +196,18 @@ internal sealed class ApacheReader
         return null;
     }
 
-    private Limit ProxyTimeout(Directive root, Directive scope) =>
-        scope.Last("ProxyTimeout") is not null || root.Last("ProxyTimeout") is not null
-            ? Time(root, scope, "ProxyTimeout", TimeSpan.FromSeconds(60), LimitKind.Wait, Ending.BadGateway)
-            : Time(root, scope, "Timeout", TimeSpan.FromSeconds(60), LimitKind.Wait, Ending.BadGateway);
+    /// <summary><c>timeout=</c> of a ProxyPass or a balancer's member, else ProxyTimeout, else Timeout.</summary>
+    private Limit ProxyTime(Directive root, Directive scope, Directive member, string name)
+    {
+        var own = new OwnLine(member.Place, name + " timeout", name + " … timeout={0}", IsOption: true);
+        if (Option(member.Arguments, "timeout") is { } text && Words.TryTime(text, TimeSpan.FromSeconds(1), out var time))
+        {
+            return new Limit { Kind = LimitKind.Wait, Setting = own.Setting, Value = time, Place = own.Place, Form = own.Form, Ending = Ending.BadGateway };
+        }
+
+        var setting = scope.Last("ProxyTimeout") is not null || root.Last("ProxyTimeout") is not null ? "ProxyTimeout" : "Timeout";
+        return Time(root, scope, setting, TimeSpan.FromSeconds(60), LimitKind.Wait, Ending.BadGateway) with { Own = own };
+    }
 
     private Limit Time(Directive root, Directive scope, string setting, TimeSpan standard, LimitKind kind, Ending ending)
     {
@@ -217,7 +220,7 @@ internal sealed class ApacheReader
             (value, place) = (standard, null);
         }
 
-        return new Limit { Kind = kind, Setting = setting, Value = value, Place = place, Form = setting + " {0}", Ending = ending };
+        return new Limit { Kind = kind, Setting = setting, Value = value, Place = place, Form = setting + " {0}", Ending = ending, Own = set is null ? new OwnLine(scope.Place, setting, setting + " {0}", IsOption: false) : null };
     }
 
     /// <summary>ProxyPass and ProxyPassMatch of a scope, those in Location sections with the section's path.</summary>

@@ -216,10 +216,10 @@ internal sealed class GunicornReader
                 new Limit
                 {
                     Kind = LimitKind.Work,
-                    Setting = "timeout",
+                    Setting = isSync ? "timeout" : "request timeout",
                     Value = isSync && seconds > 0 ? TimeSpan.FromSeconds(seconds) : null,
-                    Place = timeout?.Place,
-                    Form = isSync ? "timeout = {0}" : "timeout = {0} with worker_class = \"sync\"",
+                    Place = isSync ? timeout?.Place : null,
+                    Form = isSync ? "timeout = {0}" : "",
                     Ending = Ending.Close,
                 },
             ],

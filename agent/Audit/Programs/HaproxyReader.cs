@@ -115,8 +115,13 @@ internal sealed class HaproxyReader
         var hops = new List<Hop>();
         foreach (var front in _sections.Where(section => section.Self.Name is "frontend" or "listen"))
         {
+            if (front.Self.Name == "frontend")
+            {
+                backends.Add(Backend(front) with { ConnectTimeout = null, QueueTimeout = null }); // its servers stand elsewhere
+            }
+
             var backlog = front.Find("backlog") ?? front.Find("maxconn") ?? globalMax;
-            var listens = front.Self.All("bind").SelectMany(bind => Bind(bind, Words.Number(backlog?.First) ?? DefaultMaxConnections, front.Find("backlog")?.Place)).ToList();
+            var listens = front.Self.All("bind").SelectMany(bind => Bind(bind, Words.Number(backlog?.First) ?? DefaultMaxConnections, front.Find("backlog")?.Place, front.Self.Place)).ToList();
             var names = front.Self.All("use_backend").Concat(front.Find("default_backend") is { } standard ? [standard] : []).Select(use => use.First).ToList();
             if (front.Self.Name == "listen" && byName.TryGetValue(front.Self.First, out var own) && own.Facts.Servers.Count > 0)
             {
@@ -141,22 +146,13 @@ internal sealed class HaproxyReader
 
     private Hop Way(Section front, Section back, HaproxyBackend facts, List<Listener> listens)
     {
-        var limits = new List<Limit>();
-        var server = Time(back, "timeout", "server");
-        var client = Time(front, "timeout", "client");
-        var ending = facts.IsHttp ? Ending.GatewayTimeout : Ending.Close;
-
         // In HTTP mode the client's clock stands still while the server works.
-        var waits = !facts.IsHttp && client is { } c && (server is not { } s || c.Value < s.Value) ? ("timeout client", client) : ("timeout server", server);
-        limits.Add(new Limit
-        {
-            Kind = LimitKind.Wait,
-            Setting = waits.Item1,
-            Value = waits.Item2?.Value,
-            Place = waits.Item2?.Place,
-            Form = waits.Item1 + " {0}s",
-            Ending = ending,
-        });
+        var ending = facts.IsHttp ? Ending.GatewayTimeout : Ending.Close;
+        var server = Limit(back, "server", ending);
+        var client = Limit(front, "client", ending);
+        var wait = facts.IsHttp ? server
+            : client.Value is { } time && (server.Value is not { } other || time < other) ? client with { Beside = server }
+            : server with { Beside = client };
         var same = ReferenceEquals(front, back);
         return new Hop
         {
@@ -165,31 +161,19 @@ internal sealed class HaproxyReader
             Place = back.Self.Place,
             Listens = listens,
             Targets = [.. facts.Servers.Where(one => one.Address is not null).Select(one => new Target(one.Address!, one.Place))],
-            Limits = limits,
+            Limits = [wait],
             AnswersForOthers = facts.IsHttp,
         };
     }
 
     private HaproxyBackend Backend(Section section)
     {
-        var httpCheck = HttpCheck(section);
-        var connect = Time(section, "timeout", "connect");
-        var missing = new List<string>();
-        if (connect is null)
+        string[] clocks = section.Self.Name switch
         {
-            missing.Add("connect");
-        }
-
-        if (Time(section, "timeout", "server") is null)
-        {
-            missing.Add("server");
-        }
-
-        if (section.Self.Name == "listen" && Time(section, "timeout", "client") is null)
-        {
-            missing.Add("client");
-        }
-
+            "frontend" => ["client"],
+            "backend" => ["connect", "server"],
+            _ => ["connect", "server", "client"],
+        };
         return new HaproxyBackend
         {
             Name = Shown.Name(section.Self.First),
@@ -197,10 +181,30 @@ internal sealed class HaproxyReader
             IsHttp = section.Find("mode")?.First == "http",
             Servers = Servers(section),
             AllBackups = HasOption(section, "allbackups"),
-            HttpCheck = httpCheck,
-            ConnectTimeout = connect,
+            NoAllBackups = section.Self.Children.FindLast(line => line.Is("no") && line.Arguments is ["option", "allbackups", ..])?.Place,
+            HttpCheck = HttpCheck(section),
+            ConnectTimeout = Time(section, "timeout", "connect"),
             QueueTimeout = Time(section, "timeout", "queue"),
-            MissingTimeouts = missing,
+            MissingTimeouts = [.. clocks.Select(which => Limit(section, which, Ending.Close)).Where(limit => limit.Value is null)],
+        };
+    }
+
+    /// <summary>A timeout that HAProxy asks for; 0 is none.</summary>
+    private Limit Limit(Section section, string which, Ending ending)
+    {
+        var set = Time(section, "timeout", which);
+        var setting = "timeout " + which;
+        var form = setting + " {0}s";
+        return new Limit
+        {
+            Kind = LimitKind.Wait,
+            Setting = setting,
+            Value = set is { Value: var value } && value > TimeSpan.Zero ? value : null,
+            Place = set?.Place,
+            Form = form,
+            Ending = ending,
+            Own = set is { Place: var place } && section.Self.Children.Exists(line => line.Place == place) ? null : new OwnLine(section.Self.Place, setting, form, IsOption: false),
+            IsAskedFor = true,
         };
     }
 
@@ -235,6 +239,8 @@ internal sealed class HaproxyReader
             {
                 Name = Shown.Name(line.First),
                 Place = line.Place,
+                Keyword = isTemplate ? "server-template" : "server",
+                Count = isTemplate ? Instances(line.Arguments[1]) : 1,
                 Address = address,
                 MaxConnections = Words.Number(After("maxconn")) is > 0 and var most ? most : null,
                 IsBackup = words.Contains("backup", StringComparer.Ordinal),
@@ -244,6 +250,14 @@ internal sealed class HaproxyReader
         }
 
         return servers;
+    }
+
+    /// <summary><c>server-template NAME 5</c> or <c>1-5</c>.</summary>
+    private static int Instances(string range)
+    {
+        var dash = range.IndexOf('-', StringComparison.Ordinal);
+        var first = dash < 0 ? 1 : Words.Number(range[..dash]) ?? 1;
+        return Words.Number(range[(dash + 1)..]) is { } last && last >= first ? (int)Math.Min(MostSections, (long)last - first + 1) : 1;
     }
 
     private static (string Path, Place Place)? HttpCheck(Section section)
@@ -302,7 +316,7 @@ internal sealed class HaproxyReader
         return null;
     }
 
-    private static IEnumerable<Listener> Bind(Directive bind, int standard, Place? standardPlace)
+    private static IEnumerable<Listener> Bind(Directive bind, int standard, Place? standardPlace, Place section)
     {
         var words = bind.Arguments.ToList();
         var at = words.IndexOf("backlog");
@@ -311,7 +325,7 @@ internal sealed class HaproxyReader
         {
             if (Address.Parse(one) is { } address)
             {
-                yield return new Listener(address, own ?? standard, own is null ? standardPlace : bind.Place, "backlog {0}");
+                yield return new Listener(address, own ?? standard, own is null ? standardPlace : bind.Place, own is null ? "backlog {0}" : "bind … backlog {0}", section);
             }
         }
     }

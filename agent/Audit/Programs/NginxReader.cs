@@ -337,7 +337,7 @@ internal sealed class NginxReader
         }
 
         var backlog = listen.Arguments.Where(word => word.StartsWith("backlog=", StringComparison.Ordinal)).Select(word => Words.Number(word["backlog=".Length..])).LastOrDefault();
-        return new Listener(address, backlog ?? DefaultBacklog, backlog is null ? null : listen.Place, "listen … backlog={0};");
+        return new Listener(address, backlog ?? DefaultBacklog, backlog is null ? null : listen.Place, "listen … backlog={0};", listen.Place);
     }
 
     /// <summary>A time that is inherited from block to block.</summary>
@@ -352,7 +352,11 @@ internal sealed class NginxReader
             (value, place) = (standard, null);
         }
 
-        return new Limit { Kind = LimitKind.Wait, Setting = setting, Value = value, Place = place, Form = setting + " {0}s;", Ending = ending };
+        // What stands in the outermost location holds for those within it too; an "if" takes no timeout.
+        var form = setting + " {0}s;";
+        var block = scopes.FirstOrDefault(scope => scope.Name == "location") ?? scopes.Last(scope => scope.Name is "server");
+        var isOwn = set is not null && scopes.SkipWhile(scope => scope != block).Any(scope => scope.Children.Contains(set));
+        return new Limit { Kind = LimitKind.Wait, Setting = setting, Value = value, Place = place, Form = form, Ending = ending, Own = isOwn ? null : new OwnLine(block.Place, setting, form, IsOption: false) };
     }
 
     /// <summary>A word that may be shown: a name or a path, without anything that could be a credential.</summary>

@@ -54,14 +54,14 @@ internal sealed class ConfigFiles(ConfigFiles.Reader read, Func<string, IReadOnl
             return null;
         }
 
-        _readFiles.Add(path);
         var text = Encoding.UTF8.GetString(bytes);
         if (text.Contains('\0'))
         {
-            Notes.Add(new Note(place, $"{path} is no text"));
+            Notes.Add(new Note(place, from is null ? "not read: it is no text" : $"includes {path}, not read: it is no text"));
             return null;
         }
 
+        _readFiles.Add(path);
         _characters += text.Length + 100;
         return text.TrimStart('\uFEFF').Split('\n').Select(line => line.TrimEnd('\r')).ToArray();
     }

@@ -20,6 +20,37 @@ public sealed class HostTests
     }
 
     [Fact]
+    public async Task A_masters_own_socket_and_programs_that_do_not_run_are_no_part_of_it()
+    {
+        await using var host = await AuditedHost.StartAsync();
+        await host.Lab.Network.Worker.SysctlAsync("net.core.somaxconn=4096");
+        host.Write("haproxy.cfg", """
+            global
+                stats socket {dir}/run/admin.sock
+            defaults
+                mode http
+                timeout connect 5s
+                timeout queue   60s
+                timeout client  60s
+                timeout server  60s
+            listen www
+                bind 127.0.0.1:8080
+                bind unix@{dir}/run/www.sock
+                server a 127.0.0.1:8081 maxconn 8
+
+            """);
+        host.Start("haproxy", "/usr/sbin/haproxy", "-W", "-db", "-f", host.PathOf("haproxy.cfg"), "-S", host.PathOf("run/master.sock"));
+        await host.ListensAsync(8080);
+
+        (await host.AuditAsync()).ShouldBeEmpty();
+
+        File.Exists("/etc/nginx/nginx.conf").ShouldBeTrue("a program that is installed and does not run");
+        using var json = JsonDocument.Parse((await host.RunAsync("audit", "--json", "--config", host.PathOf("conn-sidecar.conf"))).Output);
+        json.RootElement.GetProperty("files").EnumerateArray().Select(file => file.GetString()).ShouldBe([host.PathOf("haproxy.cfg")]);
+        json.RootElement.GetProperty("listeners").EnumerateArray().Select(listener => listener.GetProperty("address").GetString()).ShouldContain($"unix:{host.PathOf("run/www.sock")}");
+    }
+
+    [Fact]
     public async Task The_database_is_asked_for_its_limits_and_a_path_without_keepalives_is_found()
     {
         await using var lab = await TestLab.StartAsync(new LabOptions { Workers = 1 });

@@ -43,19 +43,57 @@ public sealed class FindingTests
     }
 
     [Fact]
-    public void An_outer_limit_that_is_shorter_is_found_with_both_ways_to_mend_it()
+    public void An_outer_limit_that_is_shorter_is_raised_above_what_may_take_longer()
     {
         var finding = Examine(GoodHaproxy.Replace("timeout server 60s", "timeout server 6s"), GoodNginx, GoodUwsgi).ShouldHaveSingleItem();
         (finding.Id, finding.Severity, finding.Place).ShouldBe(("chain-order", Severity.High, new Place("/h.cfg", 6)));
         finding.Consequence.ShouldStartWith("after 6s of silence haproxy closes first; the client sees: 504 Gateway Timeout");
-        finding.Changes.ShouldBe([new Change(new Place("/n.conf", 1), "uwsgi_read_timeout 5s;", false), new Change(new Place("/h.cfg", 6), "timeout server 55s", false)]);
+        finding.Changes.ShouldBe([new Change(new Place("/h.cfg", 6), "timeout server 55s", false)]);
+        Examine(GoodHaproxy.Replace("timeout server 60s", "timeout server 55s"), GoodNginx, GoodUwsgi).ShouldBeEmpty();
     }
 
     [Fact]
-    public void Each_of_the_proposed_changes_mends_the_chain()
+    public void An_inner_limit_that_is_longer_than_the_work_needs_is_lowered() =>
+        Examine(GoodHaproxy, GoodNginx.Replace("50s", "1h"), GoodUwsgi).ShouldHaveSingleItem().Changes.ShouldBe([new Change(new Place("/n.conf", 1), "uwsgi_read_timeout 54s;", false)]);
+
+    [Fact]
+    public void A_line_that_many_chains_pass_has_one_value_for_all_of_them()
     {
-        Examine(GoodHaproxy.Replace("timeout server 60s", "timeout server 6s"), GoodNginx.Replace("50s", "5s"), GoodUwsgi.Replace("40", "4")).ShouldBeEmpty();
-        Examine(GoodHaproxy.Replace("timeout server 60s", "timeout server 55s"), GoodNginx, GoodUwsgi).ShouldBeEmpty();
+        const string nginx = """
+            http { uwsgi_read_timeout 300s;
+            server { listen 8081;
+            location / { uwsgi_pass unix:/run/u.sock; }
+            location /slow {
+            uwsgi_read_timeout 600s;
+            uwsgi_pass unix:/run/u.sock; }
+            location /proxy { proxy_pass http://127.0.0.1:9; } } }
+            """;
+        var findings = Examine(GoodHaproxy.Replace("timeout server 60s", "timeout server 6s"), nginx, GoodUwsgi.Replace("harakiri = 40\n", ""));
+        findings.Count(finding => finding.Id == "chain-order").ShouldBe(3);
+        findings.SelectMany(finding => finding.Changes).Distinct().ShouldBe([new Change(new Place("/h.cfg", 6), "timeout server 660s", false), new Change(new Place("/u.ini", 2), "harakiri = 270", true)], ignoreOrder: true);
+    }
+
+    [Fact]
+    public void Two_stages_that_share_a_line_get_lines_of_their_own()
+    {
+        // The same defaults hold for both proxies, one in front of the other.
+        var text = GoodHaproxy + "\nlisten outer\n    bind :8090\n    server a 127.0.0.1:8080 maxconn 1 check\n";
+        var findings = Examine(text.Replace("maxconn 8", "maxconn 7"), GoodNginx, GoodUwsgi);
+        var changes = findings.ShouldHaveSingleItem().Changes;
+        changes.ShouldBe([new Change(new Place("/h.cfg", 7), "timeout server 54s", true)]);
+    }
+
+    [Fact]
+    public void Two_databases_stand_side_by_side_and_not_one_behind_the_other()
+    {
+        Hop Database(string name) => new()
+        {
+            Program = "postgresql",
+            Name = name,
+            Place = new Place(name, 0),
+            Limits = [new Limit { Kind = LimitKind.Work, Setting = "statement_timeout", Value = TimeSpan.FromSeconds(30), Place = new Place(name, 0), Form = "statement_timeout = '{0}s'", Ending = Ending.ServerError }],
+        };
+        AuditReport.Of(Stack(GoodHaproxy, GoodNginx, GoodUwsgi) with { Databases = [Database("a"), Database("b")] }).Findings.ShouldBeEmpty();
     }
 
     [Fact]
@@ -154,6 +192,28 @@ public sealed class FindingTests
     }
 
     [Fact]
+    public void A_sum_holds_what_it_says_and_backups_share_what_those_have_that_they_take_over_from()
+    {
+        // Two for each in turn: the backups never count beside the others.
+        var four = GoodHaproxy.Replace("server a 127.0.0.1:8081 maxconn 8 check",
+            "server a 127.0.0.1:8081 maxconn 8\n    server b 127.0.0.1:8081 maxconn 8\n    server c 127.0.0.1:8081 maxconn 8 backup\n    server d 127.0.0.1:8081 maxconn 8 backup");
+        var finding = Examine(four, GoodNginx, GoodUwsgi).ShouldHaveSingleItem();
+        finding.What.ShouldStartWith("maxconn of www/a 8 + www/b 8 = 16 for 8 slots");
+        finding.Changes.Select(change => change.Text).ShouldBe(["server a … maxconn 4", "server b … maxconn 4", "server c … maxconn 4", "server d … maxconn 4"]);
+
+        // Those without a maxconn share the slots, instead of each getting all of them.
+        Examine(four.Replace(" maxconn 8", ""), GoodNginx, GoodUwsgi).SelectMany(one => one.Changes).ShouldBe(finding.Changes);
+        Examine(GoodHaproxy.Replace("server a", "server-template a 1-3"), GoodNginx, GoodUwsgi).ShouldHaveSingleItem().Changes.ShouldHaveSingleItem().Text.ShouldBe("server-template a … maxconn 2");
+    }
+
+    [Fact]
+    public void A_line_of_defaults_is_told_once_for_all_that_take_it()
+    {
+        var finding = Examine(GoodHaproxy.Replace("timeout queue 60s", "") + "\nlisten other\n    bind :8090\n    server a 127.0.0.9:1 maxconn 1\n", GoodNginx, GoodUwsgi).ShouldHaveSingleItem();
+        finding.What.ShouldStartWith("www, other: timeout connect 5s");
+    }
+
+    [Fact]
     public void A_small_backlog_is_found()
     {
         var finding = Examine(GoodHaproxy, GoodNginx, GoodUwsgi + "listen = 5\n").ShouldHaveSingleItem();
@@ -176,19 +236,40 @@ public sealed class FindingTests
         With(100).ShouldHaveSingleItem().Place.File.ShouldBe("/proc/sys/net/core/somaxconn");
     }
 
+    [Theory]
+    [InlineData(4096, "listen = 1024")]
+    [InlineData(512, "listen = 512")]
+    [InlineData(32, "listen = 1024")]
+    public void A_backlog_is_proposed_that_the_kernel_grants_or_the_kernel_is_to_grant_it(long somaxconn, string line)
+    {
+        var findings = AuditReport.Of(Stack(GoodHaproxy.Replace("bind", "backlog 512\n    bind"), GoodNginx.Replace("8081", "8081 backlog=512"), GoodUwsgi + "listen = 5\n") with
+        {
+            Sysctls = [SysctlReader.Combine(0, new Dictionary<string, long?> { ["net.core.somaxconn"] = somaxconn }, [])],
+        }).Findings;
+        findings.Single(finding => finding.Id == "backlog-small").Changes.ShouldHaveSingleItem().Text.ShouldBe(line);
+        findings.Any(finding => finding.Id == "somaxconn").ShouldBe(somaxconn < 512);
+    }
+
     [Fact]
     public void What_the_kernel_has_goes_before_what_files_say()
     {
         var socket = Address.Unix("/run/u.sock");
         IReadOnlyList<AuditFinding> With(string uwsgi, params IReadOnlyList<LiveListener> live) => AuditReport.Of(Stack(GoodHaproxy, GoodNginx, uwsgi) with { Listeners = live }).Findings;
 
-        With(GoodUwsgi, new LiveListener(0, socket, 100, 0, "pid 7 (uwsgi)", false)).ShouldBeEmpty();
-        var small = With(GoodUwsgi, new LiveListener(0, Address.Unix("/run/mirror.sock"), 5, 3, "pid 9 (python3)", true)).ShouldHaveSingleItem();
+        With(GoodUwsgi, new LiveListener(0, socket, 100, 0, "pid 7 (uwsgi)", true)).ShouldBeEmpty();
+        var small = With(GoodUwsgi, new LiveListener(0, Address.Unix("/run/mirror.sock"), 5, 3, "pid 9 (python3)", false)).ShouldHaveSingleItem();
         (small.Id, small.Place.File).ShouldBe(("backlog-small", "pid 9 (python3)"));
         small.What.ShouldContain("unix:/run/mirror.sock");
 
+        // a master's own socket, on which no request comes, and one whose queue the program's configuration does not set
+        With(GoodUwsgi, new LiveListener(0, Address.Unix("/run/master.sock"), 10, 0, "pid 7 (uwsgi)", true)).ShouldBeEmpty();
+        var cut = With(GoodUwsgi, new LiveListener(0, socket, 10, 0, "pid 7 (uwsgi)", true)).ShouldHaveSingleItem();
+        cut.Changes.ShouldBe([new Change(new Place("/u.ini", 2), "listen = 1024", true)]);
+        With(GoodUwsgi, new LiveListener(0, new Address("", 8080, null), 10, 0, "pid 8 (haproxy)", true)).ShouldHaveSingleItem().Changes.ShouldBe([new Change(new Place("/h.cfg", 7), "backlog 1024", true)]);
+        With(GoodUwsgi, new LiveListener(0, new Address("", 8081, null), 10, 0, "pid 9 (nginx)", true)).ShouldHaveSingleItem().Changes.ShouldBe([new Change(new Place("/n.conf", 1), "listen … backlog=1024;", false)]);
+
         // set, and small: told once, with its line
-        With(GoodUwsgi + "listen = 5\n", new LiveListener(0, socket, 5, 0, "pid 7 (uwsgi)", false)).ShouldHaveSingleItem().Place.File.ShouldBe("/u.ini");
+        With(GoodUwsgi + "listen = 5\n", new LiveListener(0, socket, 5, 0, "pid 7 (uwsgi)", true)).ShouldHaveSingleItem().Place.File.ShouldBe("/u.ini");
     }
 
     [Fact]
@@ -236,6 +317,14 @@ public sealed class FindingTests
         AuditReport.Of(stack with { LocalAddresses = new HashSet<IPAddress> { IPAddress.Parse("10.1.1.1") } }).Chains.Count.ShouldBe(2);
         AuditReport.Of(stack with { LocalAddresses = new HashSet<IPAddress> { IPAddress.Parse("10.9.9.9") } }).Chains.Count.ShouldBe(1);
     }
+
+    [Theory]
+    [InlineData("/run/h.sock.4711.tmp", "/run/h.sock")]
+    [InlineData("/run/h.sock.tmp", "/run/h.sock.tmp")]
+    [InlineData("/run/h.tmp", "/run/h.tmp")]
+    [InlineData("/run/h.sock.4711", "/run/h.sock.4711")]
+    [InlineData(".tmp", ".tmp")]
+    public void HAProxys_sockets_have_the_names_that_they_are_renamed_to(string kernel, string name) => ListenerScan.FinalName(kernel).ShouldBe(name);
 
     [Fact]
     public void Programs_are_recognised_by_their_command_lines()

@@ -206,8 +206,11 @@ public sealed class ReaderTests
         var api = facts.Hops.First(hop => hop.Name == "a.example, /api");
         (api.Limits[0].Value, api.Limits[0].Place).ShouldBe((TimeSpan.FromSeconds(90), new Place("/etc/apache2/sites/a.conf", 8)));
         api.Listens.ShouldHaveSingleItem().Backlog.ShouldBe(1000);
-        var balanced = facts.Hops.First(hop => hop.Name == "a.example, /b");
-        balanced.Targets.Select(target => target.Address.ToString()).ShouldBe(["10.0.0.1:81", "10.0.0.2:81"]);
+        var balanced = facts.Hops.Where(hop => hop.Name.StartsWith("a.example, /b", StringComparison.Ordinal)).ToList();
+        balanced.Select(hop => (hop.Name, hop.Limits[0].Setting, hop.Limits[0].Value)).ShouldBe(
+        [
+            ("a.example, /b to 10.0.0.1:81", "BalancerMember timeout", TimeSpan.FromSeconds(10)), ("a.example, /b to 10.0.0.2:81", "Timeout", TimeSpan.FromSeconds(50)),
+        ]);
         var daemon = facts.Hops.First(hop => hop.Program == "mod_wsgi");
         (daemon.Slots, daemon.Listens[0].Backlog, daemon.Limits[0].Value, daemon.Place.Line).ShouldBe((10, 7, TimeSpan.FromSeconds(40), 3));
         var wsgi = facts.Hops.First(hop => hop.Name == "a.example, /app");

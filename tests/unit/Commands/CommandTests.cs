@@ -119,6 +119,41 @@ public sealed class CommandTests : IDisposable
         Out.ShouldBeEmpty();
     }
 
+    [Theory]
+    [InlineData("--file", "nginx=/nosuch", "it is not there")]
+    [InlineData("--file", "haproxy=/nosuch", "it is not there")]
+    [InlineData("--file", "apache=/nosuch", "it is not there")]
+    [InlineData("--file", "squid=/nosuch", "it is not there")]
+    [InlineData("--file", "gunicorn=/nosuch", "it is not there")]
+    [InlineData("--file", "uwsgi=/nosuch:section", "it is not there")]
+    [InlineData("--file", "uwsgi=/", "it cannot be read")]
+    [InlineData("--file", "uwsgi=/x.yaml", "only INI")]
+    [InlineData("--file", "nginx=DIR/zero", "it is no text")]
+    [InlineData("--file", "haproxy=DIR/empty", "it holds no configuration")]
+    [InlineData("--root", "DIR/empty", "no configuration of a known program")]
+    public void Audit_of_what_is_named_and_cannot_be_read_is_an_error(string option, string value, string message)
+    {
+        Directory.CreateDirectory(Path.Combine(_directory.Path, "empty"));
+        _directory.Write("zero", "http { }\0");
+        var good = _directory.Write("u.ini", "[uwsgi]\nsocket = /run/u.sock\n");
+        string[] beside = option == "--file" ? ["--file", $"uwsgi={good}"] : [];
+        Invoke(["audit", "--config", _config, .. beside, option, value.Replace("DIR", _directory.Path, StringComparison.Ordinal)]).ShouldBe(ExitCodes.Usage);
+        Error.ShouldStartWith(option + ": ");
+        Error.ShouldContain(message);
+        Out.ShouldBeEmpty();
+    }
+
+    [Fact]
+    public void Audit_takes_a_directory_a_section_and_names_a_file_of_another_program()
+    {
+        Directory.CreateDirectory(Path.Combine(_directory.Path, "d"));
+        _directory.Write("d/a.cfg", "defaults\n    mode http\n");
+        var file = _directory.Write("u.ini", "[app]\nsocket = /run/u.sock\n");
+        Invoke("audit", "--config", _config, "--file", $"haproxy={_directory.Path}/d/", "--file", $"uwsgi={file}:app").ShouldBe(ExitCodes.Ok);
+        Out.ReplaceLineEndings(" ").ShouldContain("is it a configuration of haproxy?");
+        Out.ReplaceLineEndings(" ").ShouldNotContain("is it a configuration of uwsgi?");
+    }
+
     [Fact]
     public void Audit_ends_with_1_where_there_are_findings_and_with_0_where_there_are_none()
     {
@@ -142,6 +177,7 @@ public sealed class CommandTests : IDisposable
         json.GetProperty("chains")[0].GetProperty("hops").EnumerateArray().Select(hop => hop.GetProperty("program").GetString()).ShouldBe(["balancer", "uwsgi", "uwsgi"]);
         json.GetProperty("chains")[0].GetProperty("first").GetProperty("seconds").GetDouble().ShouldBe(30);
         json.GetProperty("files").GetArrayLength().ShouldBe(1);
+        json.GetProperty("plan").EnumerateArray().Select(change => change.GetProperty("text").GetString()).ShouldBe(["http-timeout = 27", "harakiri = 24", "listen = 1024"]);
     }
 
     [Fact]
