@@ -81,7 +81,7 @@ public sealed class SchemaTests : IDisposable
         ShouldBeAllowed("check-config", "check-config", "--json", "--config", _config);
         ShouldBeAllowed("incidents", "incidents", "--json", "--config", _config);
         ShouldBeAllowed("replay", "replay", "--json", "--config", _config);
-        ShouldBeAllowed("audit", "audit", "--json", "--root", _directory.Path, "--file", $"nginx={Path.GetFileName(server)}", "--config", _config);
+        ShouldBeAllowed("audit", "audit", "--json", "--root", _directory.Path, "--file", $"nginx=/{Path.GetFileName(server)}", "--config", _config);
     }
 
     [Fact]
