@@ -20,7 +20,8 @@ internal static class AuditText
             WriteFinding(console, finding);
         }
 
-        if (report.Findings.Count > 1 && report.Plan.Count > 1)
+        // One finding may need further lines than its own: those that must leave room for them.
+        if (report.Plan.Count > (report.Findings.Count == 1 ? report.Findings[0].Changes.Count : 1))
         {
             console.WriteIndented(0, "all changes together", new Style(decoration: Decoration.Bold));
             foreach (var change in report.Plan.Take(MostChanges))

@@ -144,6 +144,19 @@ public sealed class CommandTests : IDisposable
     }
 
     [Fact]
+    public void Audit_shows_the_lines_that_a_single_finding_needs_elsewhere()
+    {
+        var nginx = _directory.Write("n.conf", "http {\nserver {\nlisten 8081;\nlocation / {\nproxy_read_timeout 20s;\nproxy_pass http://127.0.0.1:8082;\n}\n}\n"
+            + "server {\nlisten 8082;\nlocation / {\nuwsgi_read_timeout 10s;\nuwsgi_pass unix:/run/u.sock;\n}\n}\n}\n");
+        var uwsgi = _directory.Write("u.ini", "[uwsgi]\nsocket = /run/u.sock\nharakiri = 30\n");
+        Invoke("audit", "--config", _config, "--file", $"nginx={nginx}", "--file", $"uwsgi={uwsgi}").ShouldBe(ExitCodes.Failure);
+        Out.ShouldContain("1 finding in 2 files");
+        Out.ShouldContain("all changes together");
+        Out.ShouldContain($"at {nginx}:5: proxy_read_timeout 37s;");
+        Out.ShouldContain($"at {nginx}:12: uwsgi_read_timeout 33s;");
+    }
+
+    [Fact]
     public void Audit_takes_a_directory_a_section_and_names_a_file_of_another_program()
     {
         Directory.CreateDirectory(Path.Combine(_directory.Path, "d"));
