@@ -13,6 +13,9 @@ namespace Sidecar.Simulator;
 /// </summary>
 internal sealed class World
 {
+    /// <summary>The agent's keepalives on a path that forgets within seconds: 0.85 of ForgottenOdds.ShortestGap, in whole seconds.</summary>
+    private static readonly TimeSpan PaceOfShortest = TimeSpan.FromSeconds(4);
+
     private const string WorkerAddress = "10.1.0.2";
 
     private readonly Dictionary<SocketCookie, SimulatedConnection> _byCookie = [];
@@ -267,8 +270,9 @@ internal sealed class World
         if (isAgents && connection.IsLive(now))
         {
             _report.EndedByKeepalive++;
-            // Where no dead-after is configured, no sooner than the kernel would have given data up.
-            if (now - connection.Socket.LastHeard < (Configuration.Upstreams[connection.Path.Index].DeadAfter ?? KeepalivePlan.KernelGivesUp))
+            // Where no dead-after is configured, no sooner than the kernel would have given data up, or than 127 probes last.
+            var most = connection.Path.Timeout < PaceOfShortest * 4 ? PaceOfShortest * 127 : KeepalivePlan.KernelGivesUp;
+            if (now - connection.Socket.LastHeard < (Configuration.Upstreams[connection.Path.Index].DeadAfter ?? most))
             {
                 _report.Violation(this, now, "keepalive", $"{connection} lives, and was ended by a keepalive of the agent's after {(now - connection.Socket.LastHeard).TotalSeconds:0} s");
             }
