@@ -73,7 +73,12 @@ public static class BoundedCommand
                 process.StandardInput.Close();
                 var output = ReadAsync(process.StandardOutput.BaseStream, limit.Token);
                 var error = ReadAsync(process.StandardError.BaseStream, limit.Token);
-                await Task.WhenAll(output, error).ConfigureAwait(false);
+                await foreach (var read in Task.WhenEach(output, error).ConfigureAwait(false))
+                {
+                    // Too much of the one ends the command, whatever the other still waits for.
+                    await read.ConfigureAwait(false);
+                }
+
                 await process.WaitForExitAsync(limit.Token).ConfigureAwait(false);
                 return Answer(process.ExitCode, await output.ConfigureAwait(false), await error.ConfigureAwait(false));
             }

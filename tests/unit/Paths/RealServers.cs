@@ -8,10 +8,14 @@ namespace Sidecar.UnitTests.Paths;
 /// <summary>A real server program of Debian's, started on a free port of 127.0.0.1 and ended with the test.</summary>
 internal sealed class RealServer : IDisposable
 {
+    /// <summary>PostgreSQL's; others may leave it ignored, as a shell's background has it.</summary>
+    private const string FastShutdown = "-INT";
+
     private static readonly TimeSpan Enough = TimeSpan.FromSeconds(60);
 
     private readonly TemporaryDirectory _directory = new();
     private Process? _process;
+    private string _shutdown = "-TERM";
 
     private RealServer()
     {
@@ -45,7 +49,7 @@ internal sealed class RealServer : IDisposable
         return server.Start(
             $"exec setpriv --reuid=postgres --regid=postgres --init-groups {bin}/postgres -D {d}/data -p {server.Port} -c listen_addresses=127.0.0.1 "
             + $"-c unix_socket_directories={d} -c ssl={(tls ? "on" : "off")} {options}",
-            ready: "ready to accept connections");
+            ready: "ready to accept connections", shutdown: FastShutdown);
     }
 
     internal static RealServer Redis()
@@ -71,8 +75,9 @@ internal sealed class RealServer : IDisposable
         return server.Start($"exec openssl s_server -accept 127.0.0.1:{server.Port} -cert {d}/crt -key {d}/key {options}", ready: "ACCEPT");
     }
 
-    private RealServer Start(string command, string ready)
+    private RealServer Start(string command, string ready, string shutdown = "-TERM")
     {
+        _shutdown = shutdown;
         _process = Process.Start(new ProcessStartInfo("sh", ["-c", $"{command} > {_directory.Path}/log 2>&1"]) { UseShellExecute = false, RedirectStandardInput = true })!;
         SpinWait.SpinUntil(() => Log.Contains(ready, StringComparison.Ordinal) || _process.HasExited, Enough).ShouldBeTrue();
         _process.HasExited.ShouldBeFalse(Log);
@@ -93,8 +98,8 @@ internal sealed class RealServer : IDisposable
     {
         if (_process is not null)
         {
-            // Not killed: PostgreSQL's children and its shared memory end with it. SIGINT is its fast shutdown.
-            using (var kill = Process.Start("kill", ["-INT", _process.Id.ToString()]))
+            // Not killed: children and shared memory end with it.
+            using (var kill = Process.Start("kill", [_shutdown, _process.Id.ToString()]))
             {
                 kill.WaitForExit();
             }
