@@ -120,7 +120,7 @@ internal sealed class BackgroundMeasurement : IAsyncDisposable
         }
 
         history.LastBegun = _clock.GetUtcNow();
-        history.Contradictions = IsUnsettled(path.Estimate) ? history.Contradictions + 1 : 0;
+        history.Contradictions = IsUnsettled(path.Estimate, history) ? history.Contradictions + 1 : 0;
         Running = path.Key;
         var copy = path;
         _ladder = Task.Run(() => MeasureAsync(copy));
@@ -207,7 +207,7 @@ internal sealed class BackgroundMeasurement : IAsyncDisposable
             return now - begun >= (pause < _settings.MeasureAgainAfter ? pause : _settings.MeasureAgainAfter);
         }
 
-        if (IsUnsettled(path.Estimate))
+        if (IsUnsettled(path.Estimate, history))
         {
             return now - begun >= _settings.ContradictionPause * Math.Pow(2, Math.Min(history.Contradictions, 7));
         }
@@ -216,7 +216,8 @@ internal sealed class BackgroundMeasurement : IAsyncDisposable
     }
 
     /// <summary>Evidence contradicts itself, or what contradicted it has been worn out and little is left.</summary>
-    private static bool IsUnsettled(IdleTimeoutEstimate estimate) => estimate.Contradicted || (estimate.Upper is not null && !IsTight(estimate));
+    private static bool IsUnsettled(IdleTimeoutEstimate estimate, PathHistory history) =>
+        estimate.Contradicted || (!IsTight(estimate) && (estimate.Upper is not null || history.Report?.Upper is not null));
 
     private static bool IsTight(IdleTimeoutEstimate estimate) => estimate.IsTight(0.1, TimeSpan.FromSeconds(2));
 

@@ -25,7 +25,7 @@ public sealed class PathEstimatorTests
     {
         var estimator = Feed(Survived(5), Lost(40), Survived(12), Lost(25), Survived(9));
 
-        var estimate = estimator.Estimate(Start + TimeSpan.FromMinutes(1));
+        var estimate = estimator.Estimate(Start + TimeSpan.FromSeconds(64));
 
         estimate.Lower.ShouldBe(TimeSpan.FromSeconds(12));
         estimate.Upper.ShouldBe(TimeSpan.FromSeconds(25));
@@ -41,7 +41,7 @@ public sealed class PathEstimatorTests
             var estimator = new PathEstimator();
             foreach (var observation in history.Observations)
             {
-                estimator.Add(observation);
+                Next(estimator, observation);
                 var estimate = estimator.Estimate(observation.At);
 
                 estimate.Lower.ShouldBeLessThanOrEqualTo(history.Timeout);
@@ -58,7 +58,7 @@ public sealed class PathEstimatorTests
             var before = estimator.Estimate(Start);
             foreach (var observation in history.Observations)
             {
-                estimator.Add(observation);
+                Next(estimator, observation);
                 var after = estimator.Estimate(observation.At);
 
                 after.Lower.ShouldBeGreaterThanOrEqualTo(before.Lower);
@@ -74,7 +74,7 @@ public sealed class PathEstimatorTests
             var estimator = new PathEstimator();
             foreach (var observation in history.Observations)
             {
-                estimator.Add(observation);
+                Next(estimator, observation);
             }
 
             var estimate = estimator.Estimate(Start);
@@ -96,13 +96,13 @@ public sealed class PathEstimatorTests
             var estimator = new PathEstimator();
             foreach (var observation in history.Observations)
             {
-                estimator.Add(observation);
+                Next(estimator, observation);
             }
 
             for (var i = 0; i < 8; i++)
             {
-                estimator.Add(Survived(history.Timeout.TotalSeconds * 0.98));
-                estimator.Add(Lost(history.Timeout.TotalSeconds * 1.02));
+                Next(estimator, Survived(history.Timeout.TotalSeconds * 0.98));
+                Next(estimator, Lost(history.Timeout.TotalSeconds * 1.02));
             }
 
             var estimate = estimator.Estimate(Start);
@@ -130,27 +130,27 @@ public sealed class PathEstimatorTests
         {
             for (var share = 0.1; share < 1; share += 0.05)
             {
-                estimator.Add(Survived(before * share));
+                Next(estimator, Survived(before * share));
             }
 
-            estimator.Add(Lost(before * 1.02));
+            Next(estimator, Lost(before * 1.02));
         }
 
         if (after < before)
         {
-            estimator.Add(Lost(after * 1.1));
+            Next(estimator, Lost(after * 1.1));
         }
         else
         {
-            estimator.Add(Survived(after * 0.9));
+            Next(estimator, Survived(after * 0.9));
         }
 
         estimator.Estimate(Start).Contradicted.ShouldBeTrue();
 
         for (var i = 0; i < 8; i++)
         {
-            estimator.Add(Survived(after * 0.97));
-            estimator.Add(Lost(after * 1.03));
+            Next(estimator, Survived(after * 0.97));
+            Next(estimator, Lost(after * 1.03));
         }
 
         var estimate = estimator.Estimate(Start);
@@ -187,7 +187,7 @@ public sealed class PathEstimatorTests
             var estimator = new PathEstimator();
             foreach (var observation in history.Observations)
             {
-                estimator.Add(observation);
+                Next(estimator, observation);
             }
 
             new PathEstimator(estimator.Keep()).Estimate(Start).ShouldBe(estimator.Estimate(Start));
@@ -201,7 +201,7 @@ public sealed class PathEstimatorTests
         for (var i = 0; i < 5000; i++)
         {
             var gap = Math.Exp(random.NextDouble() * 9);
-            estimator.Add(gap < 300 ? Survived(gap) : Lost(gap));
+            Next(estimator, gap < 300 ? Survived(gap) : Lost(gap));
         }
 
         estimator.Keep().Observations.Count.ShouldBeLessThanOrEqualTo(PathEstimator.Capacity);
@@ -230,16 +230,48 @@ public sealed class PathEstimatorTests
         estimate.Count.ShouldBe(1);
     }
 
+    [Fact]
+    public void What_was_survived_before_a_router_changed_says_nothing_of_it_afterwards()
+    {
+        // 20 s become 8 s: one connection has just survived 8.5 s when another is lost after 8.7 s.
+        var estimate = Feed(Tried(Survived(5)), Tried(Survived(19)), Tried(Lost(20)), Survived(8.5), Evident(Lost(8.7)), Survived(7.6), Evident(Lost(11))).Estimate(Start);
+
+        (estimate.Lower.TotalSeconds, estimate.Upper?.TotalSeconds, estimate.Contradicted).ShouldBe((7.6, 8.7, false));
+    }
+
+    [Fact]
+    public void What_was_lost_before_a_router_changed_says_nothing_of_it_afterwards()
+    {
+        // 8 s become 60 s: that 12 s were too long is an old story, although nothing has yet survived them.
+        var estimate = Feed(Tried(Survived(7.5)), Tried(Lost(8.4)), Lost(12), Evident(Survived(9)), Evident(Survived(10.5))).Estimate(Start);
+
+        (estimate.Lower.TotalSeconds, estimate.Upper?.TotalSeconds, estimate.Contradicted).ShouldBe((10.5, null, false));
+    }
+
+    [Fact]
+    public void A_lie_that_is_worn_out_is_no_change_of_the_router()
+    {
+        var estimate = Feed(Tried(Lost(62)), Tried(Survived(55)), Survived(30), Lost(6), Evident(Survived(20)), Evident(Survived(20))).Estimate(Start);
+
+        (estimate.Lower.TotalSeconds, estimate.Upper?.TotalSeconds, estimate.Contradicted).ShouldBe((55, 62, false));
+    }
+
     private static PathEstimator Feed(params GapObservation[] observations)
     {
         var estimator = new PathEstimator();
         foreach (var observation in observations)
         {
-            estimator.Add(observation);
+            Next(estimator, observation);
         }
 
         return estimator;
     }
+
+    /// <summary>One second after the one before.</summary>
+    private static void Next(PathEstimator estimator, GapObservation observation) =>
+        estimator.Add(observation with { At = Start + TimeSpan.FromSeconds(estimator.Estimate(Start).Count) });
+
+    private static GapObservation Evident(GapObservation observation) => observation with { Weight = 4 };
 
     private static GapObservation Survived(double seconds) => new(TimeSpan.FromSeconds(seconds), GapOutcome.Survived, Start, EvidenceSource.Passive);
 

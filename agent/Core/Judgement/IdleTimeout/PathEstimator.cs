@@ -115,6 +115,7 @@ public sealed class PathEstimator
 
     private void WearOut(in GapObservation added, double factor)
     {
+        DateTimeOffset? changed = null;
         for (var i = _evidence.Count - 1; i >= 0; i--)
         {
             var old = _evidence[i];
@@ -126,12 +127,19 @@ public sealed class PathEstimator
             if (old.Weight * factor < Forgotten * Math.Max(1, added.Weight))
             {
                 _evidence.RemoveAt(i);
+                var since = _evidence.Where(o => o.Contradicts(old)).Min(o => o.At);
+                changed = since > old.At && !(changed > since) ? since : changed;
             }
             else
             {
                 _evidence[i] = old with { Weight = old.Weight * factor };
             }
         }
+
+        // What nothing disputed when it came is worn out: the path has changed. What was seen of that side before says
+        // nothing of the path as it is now, also where the newer evidence allows it.
+        var outcome = added.Outcome;
+        _evidence.RemoveAll(o => o.Outcome != outcome && o.At < changed);
     }
 
     /// <summary>
