@@ -6,11 +6,12 @@ public sealed class DefaultPoolsTests
 {
     private const int Clients = 20;
     private const int MostFurther = 5;
+    private static readonly int[] PathsForgetAfter = [12, 25, 60, 350];
     private static readonly TimeSpan Duration = TimeSpan.FromMinutes(10);
 
     [Fact]
     public async Task Pools_have_no_error_and_the_servers_no_more_than_five_further_connections() =>
-        await Task.WhenAll(new[] { 12, 25, 60, 350 }.Select(seconds => PoolsAsync(TimeSpan.FromSeconds(seconds), withAgent: true)));
+        await Task.WhenAll(PathsForgetAfter.Select(seconds => PoolsAsync(TimeSpan.FromSeconds(seconds), withAgent: true)));
 
     [Fact]
     public async Task Without_the_agent_a_pool_is_lost() =>
