@@ -9,28 +9,35 @@ public sealed class DefaultPoolsTests
     private static readonly int[] PathsForgetAfter = [12, 25, 60, 350];
     private static readonly TimeSpan Duration = TimeSpan.FromMinutes(10);
 
-    [Fact]
-    public async Task Pools_have_no_error_and_the_servers_no_more_than_five_further_connections() =>
-        await Task.WhenAll(PathsForgetAfter.Select(seconds => PoolsAsync(TimeSpan.FromSeconds(seconds), withAgent: true)));
+    /// <summary>Declared upstreams are measured by a ladder; of the built-in ones only their own connections tell.</summary>
+    [Theory]
+    [InlineData(false)]
+    [InlineData(true)]
+    public async Task Pools_have_no_error_and_the_servers_no_more_than_five_further_connections(bool declared) =>
+        await Task.WhenAll(PathsForgetAfter.Select(seconds => PoolsAsync(TimeSpan.FromSeconds(seconds), withAgent: true, declared)));
 
     [Fact]
     public async Task Without_the_agent_a_pool_is_lost() =>
         (await Should.ThrowAsync<ShouldAssertException>(() => PoolsAsync(TimeSpan.FromSeconds(12), withAgent: false))).Message.ShouldContain("in time");
 
-    private static async Task PoolsAsync(TimeSpan idleTimeout, bool withAgent)
+    private static async Task PoolsAsync(TimeSpan idleTimeout, bool withAgent, bool declared = false)
     {
         await using var lab = await TestLab.StartAsync(new LabOptions { IdleTimeout = idleTimeout, Workers = 0 });
         var redis = lab.StartProgram("redis-server", lab.Network.Database, "www-data", "/usr/bin/redis-server",
             "--bind", "*", "--port", "6379", "--protected-mode", "no", "--save", "", "--tcp-keepalive", "0");
         await redis.WaitForLineAsync(l => l.Contains("Ready to accept connections"), Wait.Seconds(10));
+        var dsn = Path.Combine(lab.Directory, "default.dsn");
+        await File.WriteAllTextAsync(dsn, lab.Database.Dsn("sidecar") + "\n");
+        File.SetUnixFileMode(dsn, UnixFileMode.UserRead);
         var agent = withAgent
             ? await lab.StartAgentAsync(new AgentOptions
             {
-                Configuration = """
+                Configuration = $$"""
                     [agent]
                     runtime-directory = {run}
                     state-directory = {state}
                     network-namespaces = own
+                    {{(declared ? $"[upstream:db]\nendpoint = {lab.Database.EndPoint}\nprotocol = postgresql\ndsn-file = {dsn}\n[upstream:cache]\nendpoint = {lab.Database.Address}:6379" : "")}}
 
                     """,
             })

@@ -156,7 +156,8 @@ public sealed class World
         if (lesson.ProbeAnswered && connection.Path.Last?.Up != true)
         {
             // Where connect probes say nothing, a neighbour that was asked and has answered takes their place.
-            Confirm(other => other.User == connection.User, isClean: true, connection.LastWindowProbe!.Value, now);
+            var user = connection.User;
+            Confirm(other => other.User == user, isClean: true, connection.LastWindowProbe!.Value, now);
         }
 
         if (lesson.Proven && connection.Judged.Verdict == Verdict.Outage)
