@@ -168,7 +168,10 @@ public sealed class World
         _seen.Add(connection);
         if (connection.SilenceStart is null)
         {
-            _silent.Remove(connection);
+            if (_silent.Count > 0)
+            {
+                _silent.Remove(connection);
+            }
         }
         else
         {
