@@ -1,4 +1,3 @@
-using System.Diagnostics;
 using Sidecar.Probes.Ladder;
 
 namespace Sidecar.Agent.Measurement;
@@ -7,7 +6,8 @@ namespace Sidecar.Agent.Measurement;
 /// Connections that do not idle: some that only keepalives refresh, and one that application data refreshes. What has become
 /// of them when others were lost says what the path counts.
 /// </summary>
-internal sealed class Comparison : IDisposable
+/// <param name="clock">By which they are refreshed.</param>
+internal sealed class Comparison(TimeProvider clock) : IDisposable
 {
     private static readonly TimeSpan ExchangePatience = TimeSpan.FromSeconds(3);
     private static readonly TimeSpan ServerFirstPatience = TimeSpan.FromSeconds(1.5);
@@ -41,7 +41,7 @@ internal sealed class Comparison : IDisposable
     }
 
     /// <summary>Takes the connection for application data.</summary>
-    public void Exchange(LadderConnection connection) => (_refreshed, _refreshedLives, _refreshedAt) = (connection, true, Stopwatch.GetTimestamp());
+    public void Exchange(LadderConnection connection) => (_refreshed, _refreshedLives, _refreshedAt) = (connection, true, clock.GetTimestamp());
 
     /// <summary>Keeps them refreshed, at a third of the shortest time that may matter.</summary>
     /// <param name="lower">Longest gap known to be survived.</param>
@@ -54,9 +54,9 @@ internal sealed class Comparison : IDisposable
             _keepaliveOnly.ForEach(connection => connection.Socket.KeepAliveEvery(interval));
         }
 
-        if (_refreshed is not null && _refreshedLives && Stopwatch.GetElapsedTime(_refreshedAt) >= _interval && _gate.Wait(0, cancellation))
+        if (_refreshed is not null && _refreshedLives && clock.GetElapsedTime(_refreshedAt) >= _interval && _gate.Wait(0, cancellation))
         {
-            _refreshedAt = Stopwatch.GetTimestamp();
+            _refreshedAt = clock.GetTimestamp();
             _exchange = ExchangeAsync(_refreshed, cancellation);
         }
     }

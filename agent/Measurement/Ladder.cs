@@ -1,4 +1,3 @@
-using System.Diagnostics;
 using Sidecar.Agent.Core.Judgement.IdleTimeout;
 using Sidecar.Probes.Ladder;
 using Sidecar.Probes.PostgreSql;
@@ -30,25 +29,27 @@ internal sealed class Ladder : IDisposable
     private readonly LadderOpener _opener;
     private readonly LadderFindings _findings;
     private readonly Action<LadderProgress>? _progress;
-    private readonly long _start = Stopwatch.GetTimestamp();
+    private readonly long _start;
     private readonly Rungs _rungs;
 
-    private readonly Comparison _comparison = new();
+    private readonly Comparison _comparison;
     private readonly Witnesses _witnesses;
 
     private LadderSettings _settings;
     private int _unwanted;
     private string? _failure;
 
-    private Ladder(MeasurementTarget target, LadderSettings settings, Action<LadderProgress>? progress, Action<GapObservation>? learnt)
+    private Ladder(MeasurementTarget target, LadderSettings settings, Action<LadderProgress>? progress, Action<GapObservation>? learnt, ILadderWire? wire)
     {
         _target = target;
         _settings = settings;
         _progress = progress;
-        _opener = new LadderOpener(target, settings.IsGuest);
-        _findings = new LadderFindings(settings.Survived, learnt);
+        _opener = new LadderOpener(target, settings.IsGuest, wire);
+        _start = _opener.Clock.GetTimestamp();
+        _findings = new LadderFindings(settings.Survived, learnt, _opener.Clock);
         _rungs = new Rungs(_opener);
-        _witnesses = new Witnesses(target, _opener, _comparison);
+        _comparison = new Comparison(_opener.Clock);
+        _witnesses = new Witnesses(_opener, _comparison);
     }
 
     /// <summary>
@@ -64,16 +65,25 @@ internal sealed class Ladder : IDisposable
     /// <exception cref="MeasurementException">
     /// Nothing could be measured: no connection, wrong credentials, no free slots; for a guest also a connection that could not be had later.
     /// </exception>
-    public static async Task<MeasurementReport> RunAsync(
+    public static Task<MeasurementReport> RunAsync(
+        MeasurementTarget target,
+        LadderSettings settings,
+        Action<LadderProgress>? progress,
+        Action<GapObservation>? learnt,
+        CancellationToken cancellation) => RunOverAsync(wire: null, target, settings, progress, learnt, cancellation);
+
+    /// <summary>The same over a wire of the caller's; null: the network.</summary>
+    internal static async Task<MeasurementReport> RunOverAsync(
+        ILadderWire? wire,
         MeasurementTarget target,
         LadderSettings settings,
         Action<LadderProgress>? progress,
         Action<GapObservation>? learnt,
         CancellationToken cancellation)
     {
-        using var ladder = new Ladder(target, settings, progress, learnt);
-        using var limit = CancellationTokenSource.CreateLinkedTokenSource(cancellation);
-        limit.CancelAfter(settings.Max + Overtime);
+        using var ladder = new Ladder(target, settings, progress, learnt, wire);
+        using var overtime = new CancellationTokenSource(settings.Max + Overtime, ladder._opener.Clock);
+        using var limit = CancellationTokenSource.CreateLinkedTokenSource(cancellation, overtime.Token);
         var interrupted = false;
         try
         {
@@ -99,7 +109,7 @@ internal sealed class Ladder : IDisposable
             await ladder.EndAsync(isStopped: cancellation.IsCancellationRequested || ladder._failure is not null, limit.Token);
         }
 
-        return ladder._findings.Report(target, Stopwatch.GetElapsedTime(ladder._start), ladder._opener, ladder._comparison, ladder._witnesses, interrupted)
+        return ladder._findings.Report(target, ladder._opener.Clock.GetElapsedTime(ladder._start), ladder._opener, ladder._comparison, ladder._witnesses, interrupted)
             with { Failure = ladder._failure };
     }
 
@@ -336,7 +346,7 @@ internal sealed class Ladder : IDisposable
         var left = estimate.Upper is null
             ? _settings.Max - oldest
             : _rungs.All.Where(r => r.Target is not null).Select(r => r.Target!.Value - r.Connection.Age).DefaultIfEmpty(TimeSpan.Zero).Max();
-        _progress(new LadderProgress(Stopwatch.GetElapsedTime(_start), estimate.Lower, estimate.Upper, _rungs.All.Count, left > TimeSpan.Zero ? left : TimeSpan.Zero));
+        _progress(new LadderProgress(_opener.Clock.GetElapsedTime(_start), estimate.Lower, estimate.Upper, _rungs.All.Count, left > TimeSpan.Zero ? left : TimeSpan.Zero));
     }
 
     /// <summary>What the connections for comparison say; then everything is closed.</summary>
@@ -344,10 +354,10 @@ internal sealed class Ladder : IDisposable
     /// <param name="cancellation">Cancelled where no time is left for another occasion.</param>
     private async Task EndAsync(bool isStopped, CancellationToken cancellation)
     {
-        await Task.WhenAll(_comparison.RestAsync(), _witnesses.RestAsync()).WaitAsync(EndPatience, CancellationToken.None).ConfigureAwait(ConfigureAwaitOptions.SuppressThrowing);
+        await Task.WhenAll(_comparison.RestAsync(), _witnesses.RestAsync()).WaitAsync(EndPatience, _opener.Clock, CancellationToken.None).ConfigureAwait(ConfigureAwaitOptions.SuppressThrowing);
         if (_findings.Estimate().Upper is not null)
         {
-            using var limit = new CancellationTokenSource(EndPatience);
+            using var limit = new CancellationTokenSource(EndPatience, _opener.Clock);
             await _comparison.TestAsync(limit.Token);
         }
 

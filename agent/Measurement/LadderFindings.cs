@@ -8,6 +8,7 @@ namespace Sidecar.Agent.Measurement;
 internal sealed class LadderFindings
 {
     private readonly PathEstimator _estimator = new();
+    private readonly TimeProvider _clock;
     private readonly Action<GapObservation>? _learnt;
     private readonly List<GapObservation> _observations = [];
     private readonly List<TriedGap> _gaps = [];
@@ -19,16 +20,18 @@ internal sealed class LadderFindings
     /// <summary>Nothing is learnt yet.</summary>
     /// <param name="survived">Gaps up to this are known to be survived already.</param>
     /// <param name="learnt">Told each piece of evidence about the path as it comes.</param>
-    public LadderFindings(TimeSpan survived, Action<GapObservation>? learnt)
+    /// <param name="clock">Dates the evidence.</param>
+    public LadderFindings(TimeSpan survived, Action<GapObservation>? learnt, TimeProvider clock)
     {
+        _clock = clock;
         _learnt = learnt;
-        _estimator.Add(new GapObservation(survived, GapOutcome.Survived, DateTimeOffset.UtcNow, EvidenceSource.Passive));
+        _estimator.Add(new GapObservation(survived, GapOutcome.Survived, _clock.GetUtcNow(), EvidenceSource.Passive));
     }
 
     /// <summary>How connections were lost, in order.</summary>
     public IReadOnlyList<LossKind> Losses => _losses;
 
-    public IdleTimeoutEstimate Estimate() => _estimator.Estimate(DateTimeOffset.UtcNow);
+    public IdleTimeoutEstimate Estimate() => _estimator.Estimate(_clock.GetUtcNow());
 
     /// <summary>Takes in the result of one gap.</summary>
     /// <param name="survived">Longest idle time that was survived; null for none.</param>
@@ -43,7 +46,7 @@ internal sealed class LadderFindings
                 continue;
             }
 
-            var observation = new GapObservation(value, outcome, DateTimeOffset.UtcNow, EvidenceSource.Ladder, GapObservation.LadderWeight);
+            var observation = new GapObservation(value, outcome, _clock.GetUtcNow(), EvidenceSource.Ladder, GapObservation.LadderWeight);
             if (isEvidence)
             {
                 _observations.Add(observation);

@@ -1,12 +1,11 @@
-using System.Diagnostics;
 using Sidecar.Probes.Ladder;
 
 namespace Sidecar.Agent.Measurement;
 
 /// <summary>An idling connection of a ladder, and its test.</summary>
-internal sealed class Rung(int id, LadderConnection connection)
+internal sealed class Rung(int id, LadderConnection connection, TimeProvider clock)
 {
-    private readonly long _made = Stopwatch.GetTimestamp();
+    private readonly long _made = clock.GetTimestamp();
 
     /// <summary>How often the peer moves segments on it of its own accord.</summary>
     public PeerRhythm Peer { get; } = new();
@@ -38,7 +37,7 @@ internal sealed class Rung(int id, LadderConnection connection)
 
     public void Restart()
     {
-        Spent = Stopwatch.GetElapsedTime(_made) - Connection.Age;
+        Spent = clock.GetElapsedTime(_made) - Connection.Age;
         TestedAt = null;
         Test = null;
         Target = null;

@@ -1,4 +1,3 @@
-using System.Diagnostics;
 using Sidecar.Probes.Sockets;
 
 namespace Sidecar.Probes.Ladder;
@@ -89,6 +88,7 @@ public abstract class LadderConnection : IAsyncDisposable
 
     // Nothing moved after the first; something moved after the second. Between them lies the last segment: this process
     // may be scheduled late, and a survived gap has to be rounded down, a lost one up.
+    private readonly TimeProvider _clock;
     private long _idleSince;
     private long _movedAfter;
     private long _lastScan;
@@ -97,21 +97,25 @@ public abstract class LadderConnection : IAsyncDisposable
     private ulong _bytesReceived;
     private long? _spokenAt;
 
-    protected LadderConnection(OwnSocket socket)
+    /// <summary>Takes a connection that has just been made.</summary>
+    /// <param name="socket">Its socket.</param>
+    /// <param name="clock">By which it idles.</param>
+    protected LadderConnection(ILadderSocket socket, TimeProvider clock)
     {
+        _clock = clock;
         Socket = socket;
         OwnSockets.Add(socket.Cookie);
-        _idleSince = _movedAfter = _lastScan = Stopwatch.GetTimestamp();
+        _idleSince = _movedAfter = _lastScan = _clock.GetTimestamp();
     }
 
     /// <summary>The socket, for scans and keepalives.</summary>
-    public OwnSocket Socket { get; }
+    public ILadderSocket Socket { get; }
 
     /// <summary>How long nothing has moved on the connection, at least.</summary>
-    public TimeSpan Age => Stopwatch.GetElapsedTime(_idleSince);
+    public TimeSpan Age => _clock.GetElapsedTime(_idleSince);
 
     /// <summary>How long nothing has moved on the connection, at most; or had, when the peer began to speak of its own accord.</summary>
-    private TimeSpan AgeAtMost => Stopwatch.GetElapsedTime(_movedAfter, _spokenAt ?? Stopwatch.GetTimestamp());
+    private TimeSpan AgeAtMost => _clock.GetElapsedTime(_movedAfter, _spokenAt ?? _clock.GetTimestamp());
 
     /// <summary>Whether the protocol has application data that may be sent.</summary>
     public abstract bool HasPayload { get; }
@@ -134,14 +138,14 @@ public abstract class LadderConnection : IAsyncDisposable
     {
         for (var round = 0; ; round++)
         {
-            var earlier = Stopwatch.GetTimestamp();
+            var earlier = _clock.GetTimestamp();
             if (!Socket.TryReadInfo(out var before))
             {
                 return;
             }
 
-            var at = Stopwatch.GetTimestamp();
-            await Task.Delay(Quiet, cancellation);
+            var at = _clock.GetTimestamp();
+            await Task.Delay(Quiet, _clock, cancellation);
             if (!Socket.TryReadInfo(out var after))
             {
                 return;
@@ -151,8 +155,8 @@ public abstract class LadderConnection : IAsyncDisposable
             if (round == 20 || (before.SegmentsIn == after.SegmentsIn && before.SegmentsOut == after.SegmentsOut))
             {
                 _idleSince = at;
-                _movedAfter = earlier - (long)((before.SinceHeard + JiffyRounding).TotalSeconds * Stopwatch.Frequency);
-                _lastScan = Stopwatch.GetTimestamp();
+                _movedAfter = earlier - (long)((before.SinceHeard + JiffyRounding).TotalSeconds * _clock.TimestampFrequency);
+                _lastScan = _clock.GetTimestamp();
                 IdleFrom(after);
                 return;
             }
@@ -171,10 +175,10 @@ public abstract class LadderConnection : IAsyncDisposable
             return IdleScan.Ended;
         }
 
-        var now = Stopwatch.GetTimestamp();
+        var now = _clock.GetTimestamp();
         if (info.SegmentsIn != _segmentsIn || info.SegmentsOut != _segmentsOut)
         {
-            if (info.BytesReceived != _bytesReceived && Stopwatch.GetElapsedTime(_spokenAt ??= now, now) < LastWords)
+            if (info.BytesReceived != _bytesReceived && _clock.GetElapsedTime(_spokenAt ??= now, now) < LastWords)
             {
                 return IdleScan.Idle;
             }
@@ -204,12 +208,12 @@ public abstract class LadderConnection : IAsyncDisposable
         }
 
         Socket.FireKeepalive();
-        var fired = Stopwatch.GetTimestamp();
+        var fired = _clock.GetTimestamp();
         TimeSpan? lost = null;
         var keepaliveAnswered = false;
-        while (Stopwatch.GetElapsedTime(fired) < (HasPayload ? KeepalivePatience : KeepaliveOnlyPatience) + (before.RoundTrip * 2))
+        while (_clock.GetElapsedTime(fired) < (HasPayload ? KeepalivePatience : KeepaliveOnlyPatience) + (before.RoundTrip * 2))
         {
-            await Task.Delay(Poll, cancellation);
+            await Task.Delay(Poll, _clock, cancellation);
             if (!Socket.TryReadInfo(out var now))
             {
                 return new GapTest(null, null, null, null, null, Disturbed: true);
@@ -263,7 +267,7 @@ public abstract class LadderConnection : IAsyncDisposable
     private async Task<GapTest> EndedAsync(byte state, CancellationToken cancellation, TimeSpan? probed = null)
     {
         // It was open at the last scan. An end that our own probe brought about says only that it was lost by then.
-        var survived = probed is null ? Stopwatch.GetElapsedTime(_idleSince, _lastScan) : (TimeSpan?)null;
+        var survived = probed is null ? _clock.GetElapsedTime(_idleSince, _lastScan) : (TimeSpan?)null;
         var lost = probed ?? AgeAtMost;
         if (state == OwnSocketInfo.Closed)
         {
