@@ -46,17 +46,17 @@ internal static class ClockTrial
             await comparison.RestAsync();
             using var patience = new CancellationTokenSource(EndPatience, opener.Clock);
             using var limit = CancellationTokenSource.CreateLinkedTokenSource(cancellation, patience.Token);
-            await comparison.TestAsync(limit.Token);
+            await comparison.TestAsync(upper, limit.Token);
             return comparison switch
             {
                 { KeepaliveRefreshes: true } => false,
-                { KeepaliveRefreshes: false, PayloadRefreshes: true } when comparison.Losses.All(loss => IsBetween(loss, protocol)) && await opener.PathIsUpAsync(cancellation) => true,
+                { KeepaliveRefreshes: false, PayloadRefreshes: true } when comparison.Losses.All(loss => IsBetween(loss, protocol)) => true,
                 _ => null,
             };
         }
         finally
         {
-            await comparison.CloseAsync();
+            await comparison.CloseAsync(opener);
         }
     }
 

@@ -26,6 +26,7 @@ internal sealed class LadderOpener
     private readonly ILadderWire _wire;
     private readonly bool _isGuest;
     private readonly List<LadderSession> _lost = [];
+    private readonly Queue<int> _lostPorts = [];
     private int _opened;
     private long _connectedAt;
     private Task _ending = Task.CompletedTask;
@@ -131,6 +132,10 @@ internal sealed class LadderOpener
         {
             _lost.Add(LadderSession.Of(session));
         }
+        else if (_sessions is null)
+        {
+            _lostPorts.Enqueue(connection.Socket.LocalPort);
+        }
     }
 
     /// <summary>Whether a fresh connection can be made, now or within the last second. Lost sessions are ended by it.</summary>
@@ -143,21 +148,15 @@ internal sealed class LadderOpener
             return true;
         }
 
-        if (_freshAt != 0 && Clock.GetElapsedTime(_freshAt) < FreshValidity)
+        if (_freshAt != 0 && _lostPorts.Count == 0 && Clock.GetElapsedTime(_freshAt) < FreshValidity)
         {
             return true;
         }
 
-        // Two tries: a single SYN may be lost.
-        for (var attempt = 0; attempt < 2; attempt++)
+        if (await TryConnectAsync(_lostPorts.TryDequeue(out var port) ? port : 0, cancellation))
         {
-            await PaceAsync(cancellation);
-            FreshConnects++;
-            if (await _wire.CanConnectAsync(FreshPatience, cancellation))
-            {
-                _freshAt = Clock.GetTimestamp();
-                return true;
-            }
+            _freshAt = Clock.GetTimestamp();
+            return true;
         }
 
         return _isGuest ? throw new MeasurementException($"{_target}: cannot be reached any more") : false;
@@ -167,6 +166,7 @@ internal sealed class LadderOpener
     /// <exception cref="MeasurementException">It cannot be reached.</exception>
     public async Task EndLostAsync(CancellationToken cancellation)
     {
+        await FreeAsync(cancellation);
         if (_lost.Count == 0)
         {
             return;
@@ -193,7 +193,31 @@ internal sealed class LadderOpener
     public async Task<bool> LeaveNothingAsync(bool gently)
     {
         await _ending.ConfigureAwait(ConfigureAwaitOptions.SuppressThrowing);
+        await FreeAsync(CancellationToken.None);
         return _sessions is null || await _sessions.LeaveNothingAsync(_isGuest && gently, EndPatience) is 0;
+    }
+
+    /// <summary>Has the server give up connections that the path has forgotten; where an address translator stands between, it may not.</summary>
+    private async Task FreeAsync(CancellationToken cancellation)
+    {
+        while (_lostPorts.TryDequeue(out var port))
+        {
+            await TryConnectAsync(port, cancellation);
+        }
+    }
+
+    /// <summary>Two tries: a single SYN may be lost, and its retransmission.</summary>
+    private async Task<bool> TryConnectAsync(int port, CancellationToken cancellation)
+    {
+        var isUp = false;
+        for (var attempt = 0; attempt < 2 && !isUp; attempt++)
+        {
+            await PaceAsync(cancellation);
+            FreshConnects++;
+            isUp = await _wire.CanConnectAsync(port, FreshPatience, cancellation);
+        }
+
+        return isUp;
     }
 
     private static async Task EndAsync(NpgsqlConnection session, LadderSession[] lost, CancellationToken cancellation)

@@ -20,7 +20,8 @@ internal interface ILadderWire
     Task<LadderConnection> OpenPlainAsync(CancellationToken cancellation);
 
     /// <summary>Whether a fresh connection can be made within <paramref name="patience"/>; it is closed at once.</summary>
-    Task<bool> CanConnectAsync(TimeSpan patience, CancellationToken cancellation);
+    /// <param name="port">The local port of a lost connection, which the server gives up thereby; 0: any.</param>
+    Task<bool> CanConnectAsync(int port, TimeSpan patience, CancellationToken cancellation);
 
     /// <summary>Where the state of a connection is lost, by comparison with a living one.</summary>
     Task<HopFinding> FindHopAsync(LadderConnection forgotten, LadderConnection living, CancellationToken cancellation);
@@ -42,8 +43,8 @@ internal sealed class NetworkWire(MeasurementTarget target, LadderSessions? sess
     public async Task<LadderConnection> OpenPlainAsync(CancellationToken cancellation) =>
         await TcpLadderConnection.OpenAsync(target.Network, target.Endpoint, default, ConnectPatience, cancellation);
 
-    public Task<bool> CanConnectAsync(TimeSpan patience, CancellationToken cancellation) =>
-        TcpLadderConnection.CanConnectAsync(target.Network, target.Endpoint, patience, cancellation);
+    public Task<bool> CanConnectAsync(int port, TimeSpan patience, CancellationToken cancellation) =>
+        TcpLadderConnection.CanConnectAsync(target.Network, target.Endpoint, port, patience, cancellation);
 
     public Task<HopFinding> FindHopAsync(LadderConnection forgotten, LadderConnection living, CancellationToken cancellation) =>
         HopFinder.FindAsync(target.Network, (OwnSocket)forgotten.Socket, (OwnSocket)living.Socket, target.Endpoint, cancellation);

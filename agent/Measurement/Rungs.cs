@@ -30,7 +30,7 @@ internal sealed class Rungs(LadderOpener opener)
             }
         }
 
-        foreach (var rung in All)
+        foreach (var rung in All.Where(r => r.Test is null))
         {
             rung.Target = null;
         }
@@ -41,6 +41,15 @@ internal sealed class Rungs(LadderOpener opener)
             {
                 rung.Target = target.Gap;
             }
+        }
+    }
+
+    /// <summary>Closes all of them; waits for their tests.</summary>
+    public async Task DropAllAsync()
+    {
+        foreach (var rung in All.ToArray())
+        {
+            await DropAsync(rung, isLost: true);
         }
     }
 

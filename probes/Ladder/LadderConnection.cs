@@ -73,6 +73,9 @@ public abstract class LadderConnection : IAsyncDisposable
     private static readonly TimeSpan KeepalivePatience = TimeSpan.FromSeconds(1.25);
     private static readonly TimeSpan KeepaliveOnlyPatience = TimeSpan.FromSeconds(6.25);
 
+    // Four probes, of which the first may have to wait until nothing has been heard for a second.
+    private static readonly TimeSpan HearPatience = TimeSpan.FromSeconds(4.5);
+
     // Time for four retransmissions (TCP_RTO_MIN 0.2 s, doubled).
     private static readonly TimeSpan PayloadPatience = TimeSpan.FromSeconds(3.25);
 
@@ -89,6 +92,7 @@ public abstract class LadderConnection : IAsyncDisposable
     // Nothing moved after the first; something moved after the second. Between them lies the last segment: this process
     // may be scheduled late, and a survived gap has to be rounded down, a lost one up.
     private readonly TimeProvider _clock;
+    private readonly long _made;
     private long _idleSince;
     private long _movedAfter;
     private long _lastScan;
@@ -105,11 +109,14 @@ public abstract class LadderConnection : IAsyncDisposable
         _clock = clock;
         Socket = socket;
         OwnSockets.Add(socket.Cookie);
-        _idleSince = _movedAfter = _lastScan = _clock.GetTimestamp();
+        _made = _idleSince = _movedAfter = _lastScan = _clock.GetTimestamp();
     }
 
     /// <summary>The socket, for scans and keepalives.</summary>
     public ILadderSocket Socket { get; }
+
+    /// <summary>How long it has been open, at least.</summary>
+    public TimeSpan Lifetime => _clock.GetElapsedTime(_made);
 
     /// <summary>How long nothing has moved on the connection, at least.</summary>
     public TimeSpan Age => _clock.GetElapsedTime(_idleSince);
@@ -258,6 +265,32 @@ public abstract class LadderConnection : IAsyncDisposable
             default:
                 return new GapTest(null, lost, KindOf(payload), keepaliveAnswered, false);
         }
+    }
+
+    /// <summary>Whether the peer answers a keepalive, without application data. Set the keepalives anew afterwards.</summary>
+    public async Task<bool> IsHeardAsync(CancellationToken cancellation)
+    {
+        if (!Socket.TryReadInfo(out var before) || before.State != OwnSocketInfo.Established)
+        {
+            return false;
+        }
+
+        Socket.FireKeepalive();
+        for (var fired = _clock.GetTimestamp(); _clock.GetElapsedTime(fired) < HearPatience + (before.RoundTrip * 2);)
+        {
+            await Task.Delay(Poll, _clock, cancellation);
+            if (!Socket.TryReadInfo(out var now) || now.State != OwnSocketInfo.Established)
+            {
+                return false;
+            }
+
+            if (now.SegmentsIn != before.SegmentsIn)
+            {
+                return true;
+            }
+        }
+
+        return false;
     }
 
     /// <summary>What moves from these counters on ends the idle time.</summary>

@@ -38,6 +38,8 @@ public interface ILadderSocket
 {
     SocketCookie Cookie { get; }
 
+    int LocalPort { get; }
+
     bool TryReadInfo(out OwnSocketInfo info);
 
     void FireKeepalive();

@@ -61,11 +61,15 @@ public sealed class TcpLadderConnection : LadderConnection
     }
 
     /// <summary>Whether a fresh connection can be made within <paramref name="patience"/>. It is closed at once.</summary>
-    public static async Task<bool> CanConnectAsync(NetworkNamespace? network, IPEndPoint endpoint, TimeSpan patience, CancellationToken cancellation)
+    /// <param name="port">
+    /// The local port of a connection that the path has forgotten, and that has been closed; 0: any. A server that still holds that
+    /// one answers the SYN by an acknowledgement (RFC 5961), and our RST ends it there (RFC 9293, half-open connections).
+    /// </param>
+    public static async Task<bool> CanConnectAsync(NetworkNamespace? network, IPEndPoint endpoint, int port, TimeSpan patience, CancellationToken cancellation)
     {
         try
         {
-            using var socket = await ConnectAsync(network, endpoint, patience, cancellation);
+            using var socket = await ConnectAsync(network, endpoint, patience, cancellation, port);
             return true;
         }
         catch (SocketException)
@@ -129,12 +133,17 @@ public sealed class TcpLadderConnection : LadderConnection
         return ValueTask.CompletedTask;
     }
 
-    private static async Task<Socket> ConnectAsync(NetworkNamespace? network, IPEndPoint endpoint, TimeSpan patience, CancellationToken cancellation)
+    private static async Task<Socket> ConnectAsync(NetworkNamespace? network, IPEndPoint endpoint, TimeSpan patience, CancellationToken cancellation, int port = 0)
     {
         var socket = network?.CreateTcpSocket(endpoint.AddressFamily) ?? new Socket(endpoint.AddressFamily, SocketType.Stream, ProtocolType.Tcp);
         socket.NoDelay = true;
         try
         {
+            if (port != 0)
+            {
+                socket.Bind(new IPEndPoint(endpoint.AddressFamily == AddressFamily.InterNetworkV6 ? IPAddress.IPv6Any : IPAddress.Any, port));
+            }
+
             using var limit = CancellationTokenSource.CreateLinkedTokenSource(cancellation);
             limit.CancelAfter(patience);
             await socket.ConnectAsync(endpoint, limit.Token);

@@ -88,6 +88,9 @@ internal sealed record PathModel
     /// <summary>Longest gap to try, seconds.</summary>
     public double Max { get; init; } = 7800;
 
+    /// <summary>No packet is lost, and nothing is forgotten before its time.</summary>
+    public bool IsSteady => this is { Loss: 0, Flushes.Count: 0, Outage: null };
+
     /// <summary>All that end idle connections of the ladder's, in no order.</summary>
     public IReadOnlyList<(double Shortest, double Longest, Ending Ending, bool IsServer, bool DataOnly)> Ends()
     {
@@ -97,7 +100,8 @@ internal sealed record PathModel
             all.Add((behind.Shortest, behind.Longest, behind.Ending, false, true));
         }
 
-        if (ServerLimit is { } limit)
+        // Behind a proxy nothing is heard of a server whose connection has been forgotten before.
+        if (ServerLimit is { } limit && !(BehindProxy?.Shortest < limit))
         {
             all.Add((limit, limit, ServerEnding, true, true));
         }

@@ -42,8 +42,9 @@ internal sealed class SimulatedConnection : ILadderSocket, IPayloadStream
     private int _serverProbes;
     private int _serverSaw;
 
-    public SimulatedConnection(SimulatedNetwork network)
+    public SimulatedConnection(SimulatedNetwork network, int port)
     {
+        LocalPort = port;
         _network = network;
         _routers = [.. network.Model.Routers.Select(r => new State(r, network))];
         _behind = network.Model is { HasProxy: true, BehindProxy: { } behind } ? new State(behind, network) : null;
@@ -61,6 +62,8 @@ internal sealed class SimulatedConnection : ILadderSocket, IPayloadStream
 
     public SocketCookie Cookie { get; } = new(++_cookies);
 
+    public int LocalPort { get; }
+
     public bool IsDisposed { get; private set; }
 
     public bool IsHeldByServer { get; private set; } = true;
@@ -70,6 +73,9 @@ internal sealed class SimulatedConnection : ILadderSocket, IPayloadStream
     private double Now => _network.Seconds;
 
     private double RoundTrip => _network.Model.RoundTripSeconds;
+
+    /// <summary>The server has been told that the client knows nothing of it.</summary>
+    public void BeGivenUp() => IsHeldByServer = false;
 
     /// <summary>All routers forget it.</summary>
     public void Forget()

@@ -80,11 +80,11 @@ internal sealed class SimulatedNetwork : ILadderWire
 
     public async Task<LadderConnection> OpenPlainAsync(CancellationToken cancellation) => await OpenAsync(hasPayload: false, TimeSpan.FromSeconds(3), cancellation);
 
-    public async Task<bool> CanConnectAsync(TimeSpan patience, CancellationToken cancellation)
+    public async Task<bool> CanConnectAsync(int port, TimeSpan patience, CancellationToken cancellation)
     {
         try
         {
-            (await ConnectAsync(patience, cancellation)).Dispose();
+            (await ConnectAsync(patience, cancellation, port)).Dispose();
             return true;
         }
         catch (SocketException)
@@ -126,11 +126,11 @@ internal sealed class SimulatedNetwork : ILadderWire
         return opened;
     }
 
-    private async Task<SimulatedConnection> ConnectAsync(TimeSpan patience, CancellationToken cancellation)
+    private async Task<SimulatedConnection> ConnectAsync(TimeSpan patience, CancellationToken cancellation, int port = 0)
     {
         var roundTrip = TimeSpan.FromSeconds(Model.RoundTripSeconds);
         var waited = TimeSpan.Zero;
-        for (var retransmission = TimeSpan.FromSeconds(1); Loses() || Loses(); retransmission *= 2)
+        for (var retransmission = TimeSpan.FromSeconds(1); Loses() || Loses() || !IsGivenUp(port); retransmission *= 2)
         {
             var wait = waited + retransmission > patience ? patience - waited : retransmission;
             await Task.Delay(wait, _time, cancellation);
@@ -149,7 +149,7 @@ internal sealed class SimulatedNetwork : ILadderWire
             throw new SocketException((int)(Model.Refusal == Refusal.Silence ? SocketError.TimedOut : SocketError.ConnectionRefused));
         }
 
-        var connection = new SimulatedConnection(this);
+        var connection = new SimulatedConnection(this, _all.Count + 1);
         _all.Add(connection);
         MostAtOnce = Math.Max(MostAtOnce, Open);
         if (isFull)
@@ -158,6 +158,22 @@ internal sealed class SimulatedNetwork : ILadderWire
         }
 
         return connection;
+    }
+
+    /// <summary>A SYN from the port of a connection that the server holds is answered by an acknowledgement, and that by RST.</summary>
+    private bool IsGivenUp(int port)
+    {
+        if (port == 0 || !_all[port - 1].IsHeldByServer)
+        {
+            return true;
+        }
+
+        if (!Loses())
+        {
+            _all[port - 1].BeGivenUp();
+        }
+
+        return !_all[port - 1].IsHeldByServer;
     }
 
     /// <summary>The application makes a short connection.</summary>

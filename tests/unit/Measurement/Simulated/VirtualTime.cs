@@ -36,19 +36,29 @@ internal sealed class VirtualTime(Random random) : TimeProvider
     /// <exception cref="InvalidOperationException">It waits for what is not in this world, or does not end within the limit.</exception>
     public T Run<T>(Func<Task<T>> work, TimeSpan limit)
     {
-        var task = work();
-        for (var end = _now + limit.Ticks; !task.IsCompleted;)
+        // Without the test runner's context what was waited for goes on at once, on this thread.
+        var context = SynchronizationContext.Current;
+        SynchronizationContext.SetSynchronizationContext(null);
+        try
         {
-            if (!_timers.TryDequeue(out var timer, out var due) || due.At > end)
+            var task = work();
+            for (var end = _now + limit.Ticks; !task.IsCompleted;)
             {
-                throw new InvalidOperationException(_timers.Count == 0 ? "nothing is due, and it has not ended" : $"has not ended within {limit}");
+                if (!_timers.TryDequeue(out var timer, out var due) || due.At > end)
+                {
+                    throw new InvalidOperationException(_timers.Count == 0 ? "nothing is due, and it has not ended" : $"has not ended within {limit}");
+                }
+
+                _now = Math.Max(_now, due.At);
+                timer.Fire(due.Order);
             }
 
-            _now = Math.Max(_now, due.At);
-            timer.Fire(due.Order);
+            return task.GetAwaiter().GetResult();
         }
-
-        return task.GetAwaiter().GetResult();
+        finally
+        {
+            SynchronizationContext.SetSynchronizationContext(context);
+        }
     }
 
     private long Enqueue(Timer timer, TimeSpan delay, bool isLate)
