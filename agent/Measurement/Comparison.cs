@@ -87,7 +87,7 @@ internal sealed class Comparison(TimeProvider clock) : IDisposable
     /// <summary>Puts new ones in the place of all, which are lost.</summary>
     /// <param name="opener">Opens them.</param>
     /// <param name="isEvent">Something else than time has ended them: that says nothing about keepalives.</param>
-    /// <exception cref="MeasurementException">One could not be had.</exception>
+    /// <exception cref="MeasurementException">For a guest: one could not be had.</exception>
     public async Task ReplaceAsync(LadderOpener opener, bool isEvent, CancellationToken cancellation)
     {
         _isKeepaliveLost |= !isEvent;
@@ -101,10 +101,17 @@ internal sealed class Comparison(TimeProvider clock) : IDisposable
 
         _keepaliveOnly.Clear();
         (_refreshed, _refreshedLives) = (null, false);
-        KeepAlive(await opener.OpenFirstAsync(cancellation));
-        if (hasExchange)
+        try
         {
-            Exchange(await opener.OpenFirstAsync(cancellation));
+            KeepAlive(await opener.OpenFirstAsync(cancellation));
+            if (hasExchange)
+            {
+                Exchange(await opener.OpenFirstAsync(cancellation));
+            }
+        }
+        catch (MeasurementException) when (!opener.IsGuest)
+        {
+            // The path is down again: the ladder waits for it with what it has.
         }
     }
 
@@ -154,6 +161,7 @@ internal sealed class Comparison(TimeProvider clock) : IDisposable
             var tests = await Task.WhenAll(_keepaliveOnly.Select(connection => connection.TestAsync(cancellation)));
             _losses.AddRange(tests.Select(test => test.Loss).OfType<LossKind>());
             KeepaliveRefreshes = tests.Any(test => test.Disturbed) ? null
+                : tests.Length == 0 ? _isKeepaliveLost ? false : null
                 : tests.All(test => test.Lost is null) ? _isKeepaliveLost ? false : clock.GetElapsedTime(_keptSince) > upper ? true : null
                 : tests.All(test => test.Lost is not null) ? false
                 : null;

@@ -54,6 +54,9 @@ internal sealed class LadderOpener
     /// <summary>The clock by which connections idle.</summary>
     public TimeProvider Clock => _wire.Clock;
 
+    /// <summary>The first connection that cannot be had ends all.</summary>
+    public bool IsGuest => _isGuest;
+
     /// <summary>Connections opened to idle or to compare with.</summary>
     public int Opened => _opened;
 
@@ -200,9 +203,13 @@ internal sealed class LadderOpener
     /// <summary>Has the server give up connections that the path has forgotten; where an address translator stands between, it may not.</summary>
     private async Task FreeAsync(CancellationToken cancellation)
     {
-        while (_lostPorts.TryDequeue(out var port))
+        for (var start = Clock.GetTimestamp(); _lostPorts.TryDequeue(out var port) && Clock.GetElapsedTime(start) < EndPatience;)
         {
-            await TryConnectAsync(port, cancellation);
+            // Where the path is down the others would wait in vain, too.
+            if (!await TryConnectAsync(port, cancellation))
+            {
+                return;
+            }
         }
     }
 

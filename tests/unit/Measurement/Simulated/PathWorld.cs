@@ -141,7 +141,7 @@ internal static class PathWorld
             yield return "the lower bound is longer than a gap that was lost";
         }
 
-        if (longest == shortest && isCalm && !report.Confirmed && model is { IsGuest: false, Max: >= 700 })
+        if (longest == shortest && isCalm && !report.Confirmed && !model.IsGuest && model.Max > (shortest * 4) + 60)
         {
             yield return "a calm path's bounds were not seen again";
         }
