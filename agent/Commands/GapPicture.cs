@@ -4,7 +4,10 @@ using Sidecar.Probes.Values;
 
 namespace Sidecar.Agent.Commands;
 
-/// <summary>The gaps that were tried, on a line with a logarithmic scale: a row for the survived ones, a row for the lost ones.</summary>
+/// <summary>
+/// The gaps that were tried, on a line with a logarithmic scale: a row for the survived ones, a row for the lost ones. Losses that were
+/// contradicted again and again have a question mark.
+/// </summary>
 internal static class GapPicture
 {
     private static readonly int[] TickSeconds = [1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1200, 1800, 3600, 7200, 14400, 43200, 86400, 172800, 432000];
@@ -26,9 +29,9 @@ internal static class GapPicture
 
         var survived = Row(columns, ' ');
         var lost = Row(columns, ' ');
-        foreach (var gap in gaps)
+        foreach (var gap in gaps.OrderBy(g => g.Counts))
         {
-            (gap.Survived ? survived : lost)[Column(gap.Gap.TotalSeconds)] = gap.Survived ? '●' : '×';
+            (gap.Survived ? survived : lost)[Column(gap.Gap.TotalSeconds)] = gap.Survived ? '●' : gap.Counts ? '×' : '?';
         }
 
         var axis = Row(columns, '─');

@@ -205,6 +205,8 @@ internal static class MeasureCommand
 
     private static string Sentence(MeasurementReport report) => report switch
     {
+        { Upper: { } upper, Varies: true } => $"forgets at varying times (jitter), between {Precisely(report.Lower)} and {Precisely(upper)} of idling",
+        { Varies: true } => $"forgets nothing within {Precisely(report.Lower)} of idling; longer gaps were lost and survived",
         { Upper: { } upper } when report.Lower > TimeSpan.Zero => $"forgets between {Precisely(report.Lower)} and {Precisely(upper)} of idling",
         { Upper: { } upper } => $"forgets within {Precisely(upper)} of idling",
         _ when report.Lower > TimeSpan.Zero => $"forgets nothing within {Precisely(report.Lower)} of idling",

@@ -11,7 +11,7 @@ internal static class Advice
     /// <summary>The lines for the <c>[upstream:…]</c> section; comments start with #.</summary>
     public static IReadOnlyList<string> ConfigurationLines(MeasurementReport report)
     {
-        if (report.Upper is null)
+        if (report is { Upper: null, Varies: false })
         {
             return report.Lower >= LongEnough
                 ? ["idle-timeout = none"]
@@ -27,6 +27,7 @@ internal static class Advice
         var declared = $"idle-timeout = {Duration.Format(TimeSpan.FromSeconds(Math.Floor(report.Lower.TotalSeconds)))}";
         return report.Class switch
         {
+            _ when report.Varies => ["# the path forgets at varying times: this is the safe end", .. ConfigurationLines(report with { Varies = false, Upper = report.Upper ?? report.Lower })],
             PathClass.PayloadOnly => [declared, "# keepalives do not count on this path; with a dsn-file, idle connections are recycled before the limit", "refreshed-by = data"],
             PathClass.PeerCloses => [declared, "# the far end closes idle connections itself: let the pool give them up sooner, or raise the limit there"],
             _ => [declared],

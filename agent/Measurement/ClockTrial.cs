@@ -1,4 +1,3 @@
-using System.Diagnostics;
 using Sidecar.Agent.Core.Settings;
 using Sidecar.Probes.Ladder;
 
@@ -29,7 +28,7 @@ internal static class ClockTrial
     public static async Task<bool?> RunAsync(
         LadderOpener opener, TimeSpan lower, TimeSpan upper, int keepaliveOnly, UpstreamProtocol protocol, CancellationToken cancellation)
     {
-        using var comparison = new Comparison();
+        using var comparison = new Comparison(opener.Clock);
         try
         {
             for (var i = 0; i < keepaliveOnly; i++)
@@ -38,26 +37,26 @@ internal static class ClockTrial
             }
 
             comparison.Exchange(await opener.OpenFirstAsync(cancellation));
-            for (var start = Stopwatch.GetTimestamp(); Stopwatch.GetElapsedTime(start) < Length(upper);)
+            for (var start = opener.Clock.GetTimestamp(); opener.Clock.GetElapsedTime(start) < Length(upper);)
             {
                 comparison.Refresh(lower, cancellation);
-                await Task.Delay(Step, cancellation);
+                await Task.Delay(Step, opener.Clock, cancellation);
             }
 
             await comparison.RestAsync();
-            using var limit = CancellationTokenSource.CreateLinkedTokenSource(cancellation);
-            limit.CancelAfter(EndPatience);
-            await comparison.TestAsync(limit.Token);
+            using var patience = new CancellationTokenSource(EndPatience, opener.Clock);
+            using var limit = CancellationTokenSource.CreateLinkedTokenSource(cancellation, patience.Token);
+            await comparison.TestAsync(upper, limit.Token);
             return comparison switch
             {
                 { KeepaliveRefreshes: true } => false,
-                { KeepaliveRefreshes: false, PayloadRefreshes: true } when comparison.Losses.All(loss => IsBetween(loss, protocol)) && await opener.PathIsUpAsync(cancellation) => true,
+                { KeepaliveRefreshes: false, PayloadRefreshes: true } when comparison.Losses.All(loss => IsBetween(loss, protocol)) => true,
                 _ => null,
             };
         }
         finally
         {
-            await comparison.CloseAsync();
+            await comparison.CloseAsync(opener);
         }
     }
 

@@ -1,4 +1,3 @@
-using System.Diagnostics;
 using Sidecar.Agent.Core.Judgement.IdleTimeout;
 using Sidecar.Probes.Ladder;
 using Sidecar.Probes.PostgreSql;
@@ -30,25 +29,33 @@ internal sealed class Ladder : IDisposable
     private readonly LadderOpener _opener;
     private readonly LadderFindings _findings;
     private readonly Action<LadderProgress>? _progress;
-    private readonly long _start = Stopwatch.GetTimestamp();
+    private readonly long _start;
+    private readonly TimeSpan _end;
     private readonly Rungs _rungs;
 
-    private readonly Comparison _comparison = new();
+    private readonly Comparison _comparison;
     private readonly Witnesses _witnesses;
+    private readonly LossJudge _judge;
+    private readonly Confirmation _confirmation;
 
     private LadderSettings _settings;
     private int _unwanted;
     private string? _failure;
 
-    private Ladder(MeasurementTarget target, LadderSettings settings, Action<LadderProgress>? progress, Action<GapObservation>? learnt)
+    private Ladder(MeasurementTarget target, LadderSettings settings, Action<LadderProgress>? progress, Action<GapObservation>? learnt, ILadderWire? wire)
     {
         _target = target;
         _settings = settings;
         _progress = progress;
-        _opener = new LadderOpener(target, settings.IsGuest);
-        _findings = new LadderFindings(settings.Survived, learnt);
+        _opener = new LadderOpener(target, settings.IsGuest, wire);
+        _start = _opener.Clock.GetTimestamp();
+        _end = settings.Max + Overtime;
+        _findings = new LadderFindings(settings, learnt, _opener.Clock);
         _rungs = new Rungs(_opener);
-        _witnesses = new Witnesses(target, _opener, _comparison);
+        _comparison = new Comparison(_opener.Clock);
+        _witnesses = new Witnesses(_opener, _comparison);
+        _judge = new LossJudge(_findings, _comparison, _opener, _rungs);
+        _confirmation = new Confirmation(_findings.Evidence, _rungs, _end);
     }
 
     /// <summary>
@@ -64,29 +71,36 @@ internal sealed class Ladder : IDisposable
     /// <exception cref="MeasurementException">
     /// Nothing could be measured: no connection, wrong credentials, no free slots; for a guest also a connection that could not be had later.
     /// </exception>
-    public static async Task<MeasurementReport> RunAsync(
+    public static Task<MeasurementReport> RunAsync(
+        MeasurementTarget target,
+        LadderSettings settings,
+        Action<LadderProgress>? progress,
+        Action<GapObservation>? learnt,
+        CancellationToken cancellation) => RunOverAsync(wire: null, target, settings, progress, learnt, cancellation);
+
+    /// <summary>The same over a wire of the caller's; null: the network.</summary>
+    internal static async Task<MeasurementReport> RunOverAsync(
+        ILadderWire? wire,
         MeasurementTarget target,
         LadderSettings settings,
         Action<LadderProgress>? progress,
         Action<GapObservation>? learnt,
         CancellationToken cancellation)
     {
-        using var ladder = new Ladder(target, settings, progress, learnt);
-        using var limit = CancellationTokenSource.CreateLinkedTokenSource(cancellation);
-        limit.CancelAfter(settings.Max + Overtime);
+        using var ladder = new Ladder(target, settings, progress, learnt, wire);
         var interrupted = false;
         try
         {
-            await ladder.BeginAsync(limit.Token);
-            await ladder.ClimbAsync(limit.Token);
-        }
-        catch (OperationCanceledException) when (limit.IsCancellationRequested)
-        {
-            interrupted = true;
-            if (!cancellation.IsCancellationRequested)
+            await ladder.BeginAsync(cancellation);
+            interrupted = !await ladder.ClimbAsync(cancellation);
+            if (interrupted)
             {
                 ladder._findings.Note($"ended {Duration.ForPeople(Overtime)} after the longest gap: the bounds would become closer with more time");
             }
+        }
+        catch (OperationCanceledException) when (cancellation.IsCancellationRequested)
+        {
+            interrupted = true;
         }
         catch (MeasurementException e) when (!settings.IsGuest && ladder._rungs.Opened > 0)
         {
@@ -96,12 +110,14 @@ internal sealed class Ladder : IDisposable
         }
         finally
         {
-            await ladder.EndAsync(isStopped: cancellation.IsCancellationRequested || ladder._failure is not null, limit.Token);
+            await ladder.EndAsync(isStopped: cancellation.IsCancellationRequested || ladder._failure is not null, cancellation);
         }
 
-        return ladder._findings.Report(target, Stopwatch.GetElapsedTime(ladder._start), ladder._opener, ladder._comparison, ladder._witnesses, interrupted)
+        return ladder._findings.Report(target, ladder.Elapsed, ladder._opener, ladder._comparison, ladder._witnesses, interrupted)
             with { Failure = ladder._failure };
     }
+
+    private TimeSpan Elapsed => _opener.Clock.GetElapsedTime(_start);
 
     public void Dispose() => _comparison.Dispose();
 
@@ -123,22 +139,26 @@ internal sealed class Ladder : IDisposable
         }
     }
 
-    private async Task ClimbAsync(CancellationToken cancellation)
+    /// <summary>Searches, and sees each bound again.</summary>
+    /// <returns>False where time is over before the bounds are close.</returns>
+    private async Task<bool> ClimbAsync(CancellationToken cancellation)
     {
+        LadderBounds bounds;
         while (true)
         {
             cancellation.ThrowIfCancellationRequested();
+            _judge.Hear(Elapsed);
             await CollectAsync(cancellation);
             await ScanAsync(cancellation);
 
-            var estimate = _findings.Estimate();
-            var step = LadderPlan.Next(estimate.Lower, estimate.Upper, _rungs.Idlers(), _rungs.Opened, _settings);
-            if (step.Finished)
+            bounds = _findings.Search();
+            var step = _confirmation.Next(bounds, _settings, Elapsed) ?? LadderPlan.Next(bounds.Lower, bounds.Upper, _rungs.Idlers(), _rungs.Opened, _settings);
+            if (step.Finished || Elapsed >= _end)
             {
                 break;
             }
 
-            CallWitnesses(estimate, cancellation);
+            CallWitnesses(bounds, cancellation);
             await _rungs.FollowAsync(step);
             if (step.Open > 0 && !_opener.IsEnding)
             {
@@ -146,15 +166,17 @@ internal sealed class Ladder : IDisposable
             }
 
             _rungs.BeginDue(cancellation);
-            _comparison.Refresh(estimate.Lower, cancellation);
-            Report(estimate);
+            _confirmation.NoteBegun();
+            _comparison.Refresh(bounds.Lower, cancellation);
+            Report(bounds);
             await _rungs.PauseAsync(ScanInterval, cancellation);
         }
 
         // A witness or the server's word may still be on its way: they are heard, in a few seconds at most.
-        CallWitnesses(_findings.Estimate(), cancellation);
+        CallWitnesses(_findings.Search(), cancellation);
         await Task.WhenAll(_comparison.RestAsync(), _witnesses.RestAsync()).WaitAsync(cancellation);
         await CollectAsync(cancellation);
+        return bounds.Varies || LadderPlan.IsFinished(bounds.Lower, bounds.Upper, _settings);
     }
 
     /// <summary>Takes in the verdicts of the tests that have ended.</summary>
@@ -163,11 +185,12 @@ internal sealed class Ladder : IDisposable
         foreach (var rung in _rungs.All.Where(r => r.Test is { IsCompleted: true }).ToArray())
         {
             var test = await rung.Test!;
+            var tested = _opener.Clock.GetElapsedTime(_start, rung.TestBegan);
             if (test.Lost is null && !test.Disturbed)
             {
-                _findings.Learn(test.Survived, null);
+                _findings.Survive(test.Survived!.Value, tested - rung.TestedAt!.Value, Elapsed);
                 rung.Restart();
-                if (rung.IsWitness)
+                if (rung.IsWitness || (_comparison.IsKeepaliveLost && !rung.Connection.HasPayload))
                 {
                     await _rungs.DropAsync(rung);
                 }
@@ -182,31 +205,23 @@ internal sealed class Ladder : IDisposable
                 continue;
             }
 
-            if (rung.Spent == TimeSpan.Zero && test.Lost < Unwanted && test.Loss != LossKind.Silent)
+            if (rung.Spent == TimeSpan.Zero && (test.Survived ?? test.Lost) < Unwanted && test.Loss != LossKind.Silent)
             {
                 await BeUnwantedAsync("the server closes further connections at once", cancellation);
                 continue;
             }
 
             // A loss counts only while a fresh connection works: otherwise it is an outage.
-            if (await _opener.PathIsUpAsync(cancellation))
+            if (!await _opener.PathIsUpAsync(cancellation))
             {
-                _findings.NoteLoss(test.Loss!.Value);
-                // A server that nobody logs in to closes by its own clock: that is no evidence about the path.
-                // It sees no keepalives, so that clock has run since the connection was made.
-                var isServersOwn = test.Loss == LossKind.PeerClosed && !rung.Connection.HasPayload;
-                if (isServersOwn)
-                {
-                    _findings.Learn(test.Survived + rung.Spent, test.Lost + rung.Spent, isEvidence: false);
-                }
-                else
-                {
-                    _findings.Learn(test.Survived, test.Lost);
-                }
-            }
-            else
-            {
+                _judge.Hear(Elapsed, isDown: true);
                 _findings.NoteEvent("the endpoint could not be reached for a while; what was lost in that time was not counted");
+                continue;
+            }
+
+            if (!await _judge.LoseAsync(rung, test, tested, Elapsed, cancellation))
+            {
+                _settings = _settings with { Connections = Math.Max(_settings.Connections, _rungs.Opened + (LadderPlan.DefaultConnections / 2)) };
             }
         }
     }
@@ -269,11 +284,11 @@ internal sealed class Ladder : IDisposable
         _findings.Note($"the server sends something on idle connections after {Duration.ForPeople(every)} (its own keepalives): longer gaps do not occur on this path");
     }
 
-    private void CallWitnesses(IdleTimeoutEstimate estimate, CancellationToken cancellation)
+    private void CallWitnesses(LadderBounds bounds, CancellationToken cancellation)
     {
-        if (estimate.Upper is { } upper)
+        if (bounds.Upper is { } upper && !_settings.IsGuest)
         {
-            _witnesses.Call(_rungs.All, upper, _findings.Losses.Count, cancellation);
+            _witnesses.Call(_rungs.All, upper, _findings.Evidence.Losses, cancellation);
         }
     }
 
@@ -325,7 +340,7 @@ internal sealed class Ladder : IDisposable
         }
     }
 
-    private void Report(IdleTimeoutEstimate estimate)
+    private void Report(LadderBounds bounds)
     {
         if (_progress is null)
         {
@@ -333,22 +348,22 @@ internal sealed class Ladder : IDisposable
         }
 
         var oldest = _rungs.All.Select(r => r.Connection.Age).DefaultIfEmpty(TimeSpan.Zero).Max();
-        var left = estimate.Upper is null
+        var left = bounds.Upper is null
             ? _settings.Max - oldest
             : _rungs.All.Where(r => r.Target is not null).Select(r => r.Target!.Value - r.Connection.Age).DefaultIfEmpty(TimeSpan.Zero).Max();
-        _progress(new LadderProgress(Stopwatch.GetElapsedTime(_start), estimate.Lower, estimate.Upper, _rungs.All.Count, left > TimeSpan.Zero ? left : TimeSpan.Zero));
+        _progress(new LadderProgress(_opener.Clock.GetElapsedTime(_start), bounds.Lower, bounds.Upper, _rungs.All.Count, left > TimeSpan.Zero ? left : TimeSpan.Zero));
     }
 
     /// <summary>What the connections for comparison say; then everything is closed.</summary>
     /// <param name="isStopped">There is no time for further questions.</param>
-    /// <param name="cancellation">Cancelled where no time is left for another occasion.</param>
     private async Task EndAsync(bool isStopped, CancellationToken cancellation)
     {
-        await Task.WhenAll(_comparison.RestAsync(), _witnesses.RestAsync()).WaitAsync(EndPatience, CancellationToken.None).ConfigureAwait(ConfigureAwaitOptions.SuppressThrowing);
-        if (_findings.Estimate().Upper is not null)
+        await Task.WhenAll(_comparison.RestAsync(), _witnesses.RestAsync()).WaitAsync(EndPatience, _opener.Clock, CancellationToken.None).ConfigureAwait(ConfigureAwaitOptions.SuppressThrowing);
+        var bounds = _findings.Evidence.Result();
+        if (bounds.Upper is { } upper)
         {
-            using var limit = new CancellationTokenSource(EndPatience);
-            await _comparison.TestAsync(limit.Token);
+            using var limit = new CancellationTokenSource(EndPatience, _opener.Clock);
+            await _comparison.TestAsync(upper, limit.Token);
         }
 
         if (!isStopped && !_settings.IsGuest)
@@ -358,11 +373,11 @@ internal sealed class Ladder : IDisposable
 
         foreach (var rung in _rungs.All.ToArray())
         {
-            await _rungs.DropAsync(rung, isLost: rung.IsWitness || (_findings.Estimate() is { Upper: not null } known && rung.Connection.Age > known.Lower));
+            await _rungs.DropAsync(rung, isLost: rung.IsWitness || (bounds.Upper is not null && rung.Connection.Age > bounds.Lower));
         }
 
-        await _comparison.CloseAsync();
-        if (!isStopped && !cancellation.IsCancellationRequested && _findings.SuggestsPayloadOnly(_target, _comparison))
+        await _comparison.CloseAsync(_opener);
+        if (!isStopped && bounds.Upper is { } forgotten && Elapsed + (ClockTrial.Length(forgotten) * 2) < _end && _findings.SuggestsPayloadOnly(_target, _comparison))
         {
             await TryClockAsync(cancellation);
         }
@@ -376,7 +391,7 @@ internal sealed class Ladder : IDisposable
     /// <summary>Proves that keepalives do not count and data does, on two occasions: one was this ladder, if it had a connection for data.</summary>
     private async Task TryClockAsync(CancellationToken cancellation)
     {
-        var estimate = _findings.Estimate();
+        var bounds = _findings.Evidence.Result();
         var isProven = true;
         try
         {
@@ -384,7 +399,7 @@ internal sealed class Ladder : IDisposable
             {
                 await _opener.EndLostAsync(cancellation);
                 var keepaliveOnly = Math.Min(2, _settings.Slots);
-                isProven = await ClockTrial.RunAsync(_opener, estimate.Lower, estimate.Upper!.Value, keepaliveOnly, _target.Protocol, cancellation) == true;
+                isProven = await ClockTrial.RunAsync(_opener, bounds.Lower, bounds.Upper!.Value, keepaliveOnly, _target.Protocol, cancellation) == true;
             }
 
             _findings.IsPayloadOnly = isProven;

@@ -1,62 +1,89 @@
 using Sidecar.Agent.Core.Judgement.IdleTimeout;
 using Sidecar.Agent.Core.Settings;
 using Sidecar.Probes.Ladder;
+using Sidecar.Probes.Values;
 
 namespace Sidecar.Agent.Measurement;
 
 /// <summary>What a ladder has learnt so far, and what it is called in the end.</summary>
 internal sealed class LadderFindings
 {
-    private readonly PathEstimator _estimator = new();
+    private readonly LadderEvidence _evidence;
+    private readonly TimeProvider _clock;
+    private readonly LadderSettings _settings;
     private readonly Action<GapObservation>? _learnt;
     private readonly List<GapObservation> _observations = [];
-    private readonly List<TriedGap> _gaps = [];
+    private readonly List<(LadderTrial Trial, LossKind Kind, bool IsKept)> _losses = [];
     private readonly List<string> _notes = [];
-    private readonly List<LossKind> _losses = [];
     private TimeSpan? _peerKeepalive;
     private bool _hadEvent;
 
     /// <summary>Nothing is learnt yet.</summary>
-    /// <param name="survived">Gaps up to this are known to be survived already.</param>
+    /// <param name="settings">Which gaps are known to be survived already, and how often a bound is repeated.</param>
     /// <param name="learnt">Told each piece of evidence about the path as it comes.</param>
-    public LadderFindings(TimeSpan survived, Action<GapObservation>? learnt)
+    /// <param name="clock">Dates the evidence.</param>
+    public LadderFindings(LadderSettings settings, Action<GapObservation>? learnt, TimeProvider clock)
     {
+        _clock = clock;
+        _settings = settings;
         _learnt = learnt;
-        _estimator.Add(new GapObservation(survived, GapOutcome.Survived, DateTimeOffset.UtcNow, EvidenceSource.Passive));
-    }
-
-    /// <summary>How connections were lost, in order.</summary>
-    public IReadOnlyList<LossKind> Losses => _losses;
-
-    public IdleTimeoutEstimate Estimate() => _estimator.Estimate(DateTimeOffset.UtcNow);
-
-    /// <summary>Takes in the result of one gap.</summary>
-    /// <param name="survived">Longest idle time that was survived; null for none.</param>
-    /// <param name="lost">Shortest idle time that was lost; null for none.</param>
-    /// <param name="isEvidence">Whether it says something about the path, and not of the server alone.</param>
-    public void Learn(TimeSpan? survived, TimeSpan? lost, bool isEvidence = true)
-    {
-        foreach (var (gap, outcome) in new[] { (survived, GapOutcome.Survived), (lost, GapOutcome.Lost) })
+        _evidence = new LadderEvidence(settings.Repeats);
+        if (settings.Survived > TimeSpan.Zero)
         {
-            if (gap is not { } value || value <= TimeSpan.Zero)
-            {
-                continue;
-            }
-
-            var observation = new GapObservation(value, outcome, DateTimeOffset.UtcNow, EvidenceSource.Ladder, GapObservation.LadderWeight);
-            if (isEvidence)
-            {
-                _observations.Add(observation);
-                _learnt?.Invoke(observation);
-            }
-
-            _gaps.Add(new TriedGap(value, outcome == GapOutcome.Survived));
-            _estimator.Add(observation);
+            _evidence.Add(new LadderTrial(settings.Survived, true, TimeSpan.MinValue, TimeSpan.MinValue));
         }
     }
 
-    /// <summary>Takes in how one was lost.</summary>
-    public void NoteLoss(LossKind loss) => _losses.Add(loss);
+    /// <summary>How connections were lost, in order.</summary>
+    public IReadOnlyList<LossKind> Losses => [.. _losses.Select(l => l.Kind)];
+
+    public LadderEvidence Evidence => _evidence;
+
+    /// <summary>Where to search.</summary>
+    public LadderBounds Search() => _evidence.Search();
+
+    /// <summary>Takes in that a gap was survived.</summary>
+    /// <param name="gap">Longest idle time that was survived.</param>
+    /// <param name="begun">When it began, by the ladder's clock.</param>
+    /// <param name="ended">When that was known.</param>
+    public void Survive(TimeSpan gap, TimeSpan begun, TimeSpan ended)
+    {
+        if (gap > TimeSpan.Zero)
+        {
+            _evidence.Add(new LadderTrial(gap, true, begun, ended));
+            Hand(gap, GapOutcome.Survived);
+        }
+    }
+
+    /// <summary>Takes in a loss.</summary>
+    /// <param name="trial">What was lost.</param>
+    /// <param name="kind">How.</param>
+    /// <param name="isEvidence">Whether it says something about the path, and not of the server alone.</param>
+    public void Lose(LadderTrial trial, LossKind kind, bool isEvidence)
+    {
+        _evidence.Add(trial);
+        _losses.Add((trial, kind, isEvidence && trial.IsSuspect));
+        if (isEvidence && !trial.IsSuspect)
+        {
+            Hand(trial.Gap, GapOutcome.Lost);
+        }
+    }
+
+    /// <summary>What looked like a moment at which everything was forgotten is evidence after all where nothing has contradicted it.</summary>
+    public void HandSuspects()
+    {
+        foreach (var (trial, _, _) in _losses.Where(l => l.IsKept && _evidence.Counts(l.Trial)))
+        {
+            Hand(trial.Gap, GapOutcome.Lost);
+        }
+    }
+
+    private void Hand(TimeSpan gap, GapOutcome outcome)
+    {
+        var observation = new GapObservation(gap, outcome, _clock.GetUtcNow(), EvidenceSource.Ladder, GapObservation.LadderWeight);
+        _observations.Add(observation);
+        _learnt?.Invoke(observation);
+    }
 
     /// <summary>Says what an operator should know besides, once.</summary>
     public void Note(string note)
@@ -77,7 +104,7 @@ internal sealed class LadderFindings
     public bool SuggestsPayloadOnly(MeasurementTarget target, Comparison comparison) =>
         comparison.KeepaliveRefreshes == false
         && (comparison.PayloadRefreshes ?? target.Protocol == UpstreamProtocol.PostgreSql)
-        && !_hadEvent && Estimate() is { Upper: not null, Contradicted: false }
+        && !_hadEvent && _evidence.Result() is { Upper: not null, Varies: false }
         && comparison.Losses.All(loss => ClockTrial.IsBetween(loss, target.Protocol))
         && Usual() is { } usual && ClockTrial.IsBetween(usual, target.Protocol);
 
@@ -94,9 +121,22 @@ internal sealed class LadderFindings
 
     public MeasurementReport Report(MeasurementTarget target, TimeSpan elapsed, LadderOpener opener, Comparison? comparison, Witnesses? witnesses, bool interrupted)
     {
-        var estimate = Estimate();
+        HandSuspects();
+        var result = _evidence.Result();
+        var uncounted = _losses.Where(l => !_evidence.Counts(l.Trial)).Select(l => l.Trial).ToArray();
+        if (uncounted.Length > 0)
+        {
+            Note($"{Quantity.Of(uncounted.Length, "connection")} lost after {string.Join(", ", uncounted.Select(t => Duration.ForPeople(t.Gap)))} did not count: such gaps were survived again and again (lost packets, or a router that forgot everything at once)");
+        }
+
+        var isConfirmed = result.Upper is null || _evidence.Wanting(_settings.WidthAt(result.Lower)) is (0, 0);
+        if (!isConfirmed)
+        {
+            Note("there was no time to see each bound again: jitter would not show");
+        }
+
         var (keepalive, payload) = (comparison?.KeepaliveRefreshes, IsPayloadOnly ? true : comparison?.PayloadRefreshes);
-        var kind = Classify(estimate.Upper is not null);
+        var kind = Classify(result);
         if (kind != PathClass.PeerCloses && comparison?.Losses.Any(loss => loss is LossKind.PeerAnnounced) == true)
         {
             keepalive = null;
@@ -127,8 +167,10 @@ internal sealed class LadderFindings
         return new MeasurementReport
         {
             Endpoint = target.ToString(),
-            Lower = estimate.Lower,
-            Upper = estimate.Upper,
+            Lower = result.Lower,
+            Upper = result.Upper,
+            Varies = result.Varies,
+            Confirmed = isConfirmed,
             Class = kind,
             Elapsed = elapsed,
             ConnectionsUsed = opener.Opened,
@@ -140,21 +182,27 @@ internal sealed class LadderFindings
             HopReason = witnesses?.Hop?.Why,
             PeerKeepalive = _peerKeepalive,
             Interrupted = interrupted,
-            Gaps = _gaps,
+            Gaps = [.. _evidence.Trials.Where(t => t.Ended > TimeSpan.MinValue).Select(t => new TriedGap(t.Gap, t.Survived, t.Survived || _evidence.Counts(t)))],
             Observations = _observations,
             Notes = _notes,
         };
     }
 
-    private LossKind? Usual() => _losses.Count == 0 ? null : _losses.GroupBy(l => l).MaxBy(g => g.Count())!.Key;
+    /// <summary>How connections are lost at the timeout, and not long after it: something else may end them then.</summary>
+    private LossKind? Usual()
+    {
+        var result = _evidence.Result();
+        var counted = _losses.Where(l => _evidence.Counts(l.Trial)).ToArray();
+        var atTimeout = counted.Where(l => l.Trial.Gap >= result.Upper && l.Trial.Gap <= result.Upper + _settings.WidthAt(result.Lower)).ToArray();
+        return (atTimeout.Length > 0 ? atTimeout : counted).GroupBy(l => l.Kind).MaxBy(g => g.Count())?.Key;
+    }
 
-    private PathClass Classify(bool lost) => lost ? Usual() switch
+    private PathClass Classify(LadderBounds result) => result.Upper is null ? PathClass.NoneSeen : Usual() switch
     {
         null => PathClass.NoneSeen,
         _ when IsPayloadOnly => PathClass.PayloadOnly,
         LossKind.PeerClosed or LossKind.PeerAnnounced => PathClass.PeerCloses,
         LossKind.Reset => PathClass.Reset,
         _ => PathClass.SilentDrop,
-    }
-    : PathClass.NoneSeen;
+    };
 }

@@ -1,4 +1,3 @@
-using System.Diagnostics;
 using System.Net.Sockets;
 using Npgsql;
 using Sidecar.Agent.Core.Settings;
@@ -11,7 +10,7 @@ namespace Sidecar.Agent.Measurement;
 /// <summary>Opens the connections of a ladder and counts them; tells a lost connection from an outage by a fresh one.</summary>
 internal sealed class LadderOpener
 {
-    private static readonly TimeSpan ConnectPatience = TimeSpan.FromSeconds(3);
+    private static readonly TimeSpan OutagePause = TimeSpan.FromSeconds(3);
 
     /// <summary>Ending sessions gently takes tcp_user_timeout and a retransmission beyond it.</summary>
     private static readonly TimeSpan EndPatience = TimeSpan.FromSeconds(15);
@@ -24,8 +23,10 @@ internal sealed class LadderOpener
 
     private readonly MeasurementTarget _target;
     private readonly LadderSessions? _sessions;
+    private readonly ILadderWire _wire;
     private readonly bool _isGuest;
     private readonly List<LadderSession> _lost = [];
+    private readonly Queue<int> _lostPorts = [];
     private int _opened;
     private long _connectedAt;
     private Task _ending = Task.CompletedTask;
@@ -35,8 +36,9 @@ internal sealed class LadderOpener
     /// <summary>Prepares; nothing is opened yet.</summary>
     /// <param name="target">What is connected to.</param>
     /// <param name="isGuest">No more than one SYN a second, and one that is refused or not answered ends all.</param>
+    /// <param name="wire">What it is opened over; null: the network.</param>
     /// <exception cref="MeasurementException">PostgreSQL without credentials.</exception>
-    public LadderOpener(MeasurementTarget target, bool isGuest = false)
+    public LadderOpener(MeasurementTarget target, bool isGuest = false, ILadderWire? wire = null)
     {
         _target = target;
         _isGuest = isGuest;
@@ -45,7 +47,15 @@ internal sealed class LadderOpener
             var dsn = target.Dsn ?? throw new MeasurementException("protocol postgresql needs a DSN file: an unauthenticated session is closed by the server");
             _sessions = new LadderSessions(target.Network, dsn, target.Host, target.Endpoint);
         }
+
+        _wire = wire ?? new NetworkWire(target, _sessions);
     }
+
+    /// <summary>The clock by which connections idle.</summary>
+    public TimeProvider Clock => _wire.Clock;
+
+    /// <summary>The first connection that cannot be had ends all.</summary>
+    public bool IsGuest => _isGuest;
 
     /// <summary>Connections opened to idle or to compare with.</summary>
     public int Opened => _opened;
@@ -90,22 +100,26 @@ internal sealed class LadderOpener
     public async Task<LadderConnection> OpenPlainAsync(CancellationToken cancellation)
     {
         await PaceAsync(cancellation);
-        var connection = await TcpLadderConnection.OpenAsync(_target.Network, _target.Endpoint, default, ConnectPatience, cancellation);
+        var connection = await _wire.OpenPlainAsync(cancellation);
         Interlocked.Increment(ref _opened);
         return connection;
     }
+
+    /// <summary>Where the state of a connection is lost.</summary>
+    public Task<HopFinding> FindHopAsync(LadderConnection forgotten, LadderConnection living, CancellationToken cancellation) =>
+        _wire.FindHopAsync(forgotten, living, cancellation);
 
     /// <summary>Waits a little while nothing can be opened and nothing idles.</summary>
     /// <exception cref="MeasurementException">It has lasted too long.</exception>
     public async Task WaitOutAsync(CancellationToken cancellation)
     {
-        _outageSince ??= Stopwatch.GetTimestamp();
-        if (Stopwatch.GetElapsedTime(_outageSince.Value) > OutagePatience)
+        _outageSince ??= Clock.GetTimestamp();
+        if (Clock.GetElapsedTime(_outageSince.Value) > OutagePatience)
         {
             throw new MeasurementException($"{_target}: cannot be reached any more; given up after {Duration.ForPeople(OutagePatience)}");
         }
 
-        await Task.Delay(ConnectPatience, cancellation);
+        await Task.Delay(OutagePause, Clock, cancellation);
     }
 
     /// <summary>The endpoint can be reached again.</summary>
@@ -121,6 +135,10 @@ internal sealed class LadderOpener
         {
             _lost.Add(LadderSession.Of(session));
         }
+        else if (_sessions is null)
+        {
+            _lostPorts.Enqueue(connection.Socket.LocalPort);
+        }
     }
 
     /// <summary>Whether a fresh connection can be made, now or within the last second. Lost sessions are ended by it.</summary>
@@ -133,21 +151,15 @@ internal sealed class LadderOpener
             return true;
         }
 
-        if (_freshAt != 0 && Stopwatch.GetElapsedTime(_freshAt) < FreshValidity)
+        if (_freshAt != 0 && _lostPorts.Count == 0 && Clock.GetElapsedTime(_freshAt) < FreshValidity)
         {
             return true;
         }
 
-        // Two tries: a single SYN may be lost.
-        for (var attempt = 0; attempt < 2; attempt++)
+        if (await TryConnectAsync(_lostPorts.TryDequeue(out var port) ? port : 0, cancellation))
         {
-            await PaceAsync(cancellation);
-            FreshConnects++;
-            if (await TcpLadderConnection.CanConnectAsync(_target.Network, _target.Endpoint, FreshPatience, cancellation))
-            {
-                _freshAt = Stopwatch.GetTimestamp();
-                return true;
-            }
+            _freshAt = Clock.GetTimestamp();
+            return true;
         }
 
         return _isGuest ? throw new MeasurementException($"{_target}: cannot be reached any more") : false;
@@ -157,6 +169,7 @@ internal sealed class LadderOpener
     /// <exception cref="MeasurementException">It cannot be reached.</exception>
     public async Task EndLostAsync(CancellationToken cancellation)
     {
+        await FreeAsync(cancellation);
         if (_lost.Count == 0)
         {
             return;
@@ -183,7 +196,35 @@ internal sealed class LadderOpener
     public async Task<bool> LeaveNothingAsync(bool gently)
     {
         await _ending.ConfigureAwait(ConfigureAwaitOptions.SuppressThrowing);
+        await FreeAsync(CancellationToken.None);
         return _sessions is null || await _sessions.LeaveNothingAsync(_isGuest && gently, EndPatience) is 0;
+    }
+
+    /// <summary>Has the server give up connections that the path has forgotten; where an address translator stands between, it may not.</summary>
+    private async Task FreeAsync(CancellationToken cancellation)
+    {
+        for (var start = Clock.GetTimestamp(); _lostPorts.TryDequeue(out var port) && Clock.GetElapsedTime(start) < EndPatience;)
+        {
+            // Where the path is down the others would wait in vain, too.
+            if (!await TryConnectAsync(port, cancellation))
+            {
+                return;
+            }
+        }
+    }
+
+    /// <summary>Two tries: a single SYN may be lost, and its retransmission.</summary>
+    private async Task<bool> TryConnectAsync(int port, CancellationToken cancellation)
+    {
+        var isUp = false;
+        for (var attempt = 0; attempt < 2 && !isUp; attempt++)
+        {
+            await PaceAsync(cancellation);
+            FreshConnects++;
+            isUp = await _wire.CanConnectAsync(port, FreshPatience, cancellation);
+        }
+
+        return isUp;
     }
 
     private static async Task EndAsync(NpgsqlConnection session, LadderSession[] lost, CancellationToken cancellation)
@@ -217,9 +258,7 @@ internal sealed class LadderOpener
         try
         {
             await PaceAsync(cancellation);
-            LadderConnection connection = _sessions is null
-                ? await TcpLadderConnection.OpenAsync(_target.Network, _target.Endpoint, _target.Payload, ConnectPatience, cancellation)
-                : await _sessions.OpenAsync(cancellation);
+            var connection = await _wire.OpenAsync(cancellation);
             Interlocked.Increment(ref _opened);
             return connection;
         }
@@ -236,11 +275,11 @@ internal sealed class LadderOpener
             return;
         }
 
-        if (_connectedAt != 0 && GuestPace - Stopwatch.GetElapsedTime(_connectedAt) is var left && left > TimeSpan.Zero)
+        if (_connectedAt != 0 && GuestPace - Clock.GetElapsedTime(_connectedAt) is var left && left > TimeSpan.Zero)
         {
-            await Task.Delay(left, cancellation);
+            await Task.Delay(left, Clock, cancellation);
         }
 
-        _connectedAt = Stopwatch.GetTimestamp();
+        _connectedAt = Clock.GetTimestamp();
     }
 }

@@ -25,7 +25,8 @@ internal enum PathClass
 /// <summary>One gap that was tried, for the picture.</summary>
 /// <param name="Gap">Idle time.</param>
 /// <param name="Survived">Whether the connection lived.</param>
-internal readonly record struct TriedGap(TimeSpan Gap, bool Survived);
+/// <param name="Counts">False for a loss that was contradicted again and again.</param>
+internal readonly record struct TriedGap(TimeSpan Gap, bool Survived, bool Counts = true);
 
 /// <summary>What a ladder found out.</summary>
 internal sealed record MeasurementReport
@@ -37,6 +38,12 @@ internal sealed record MeasurementReport
 
     /// <summary>Shortest gap lost; null when none was.</summary>
     public required TimeSpan? Upper { get; init; }
+
+    /// <summary>The path forgets at varying times, somewhere between the bounds: gaps between them were survived and lost.</summary>
+    public bool Varies { get; init; }
+
+    /// <summary>Whether each bound was seen again; no single survived and lost gap shows that a path keeps to its timeout.</summary>
+    public bool Confirmed { get; init; }
 
     public required PathClass Class { get; init; }
 
@@ -101,6 +108,10 @@ internal sealed record MeasurementDocument
 
     [JsonPropertyName("upper_seconds")] public required double? UpperSeconds { get; init; }
 
+    [JsonPropertyName("varies")] public required bool Varies { get; init; }
+
+    [JsonPropertyName("confirmed")] public required bool Confirmed { get; init; }
+
     [JsonPropertyName("class")] public required string Class { get; init; }
 
     [JsonPropertyName("elapsed_seconds")] public required double ElapsedSeconds { get; init; }
@@ -134,6 +145,8 @@ internal sealed record MeasurementDocument
         Endpoint = report.Endpoint,
         LowerSeconds = Seconds(report.Lower),
         UpperSeconds = report.Upper is { } upper ? Seconds(upper) : null,
+        Varies = report.Varies,
+        Confirmed = report.Confirmed,
         Class = report.ClassName,
         ElapsedSeconds = Seconds(report.Elapsed),
         ConnectionsUsed = report.ConnectionsUsed,
@@ -145,7 +158,7 @@ internal sealed record MeasurementDocument
         ServerFirstPasses = report.ServerFirstPasses,
         PeerKeepaliveSeconds = report.PeerKeepalive is { } every ? Seconds(every) : null,
         Interrupted = report.Interrupted,
-        Gaps = [.. report.Gaps.Select(g => new GapDocument { Seconds = Seconds(g.Gap), Survived = g.Survived })],
+        Gaps = [.. report.Gaps.Select(g => new GapDocument { Seconds = Seconds(g.Gap), Survived = g.Survived, Counts = g.Counts })],
         Configuration = Advice.ConfigurationLines(report),
         Notes = report.Notes,
     };
@@ -159,6 +172,8 @@ internal sealed record GapDocument
     [JsonPropertyName("seconds")] public required double Seconds { get; init; }
 
     [JsonPropertyName("survived")] public required bool Survived { get; init; }
+
+    [JsonPropertyName("counts")] public required bool Counts { get; init; }
 }
 
 [JsonSerializable(typeof(MeasurementDocument))]

@@ -4,7 +4,7 @@ using Sidecar.Probes.Ladder;
 namespace Sidecar.Agent.Measurement;
 
 /// <summary>The connections of a ladder that idle or are being tested.</summary>
-/// <param name="opener">Told of those that the path has forgotten.</param>
+/// <param name="opener">Has the clock, and is told of those that the path has forgotten.</param>
 internal sealed class Rungs(LadderOpener opener)
 {
     private readonly Dictionary<int, Rung> _byId = [];
@@ -14,7 +14,7 @@ internal sealed class Rungs(LadderOpener opener)
     /// <summary>How many there have been.</summary>
     public int Opened { get; private set; }
 
-    public void Add(LadderConnection connection) => _byId.Add(++Opened, new Rung(Opened, connection));
+    public void Add(LadderConnection connection) => _byId.Add(++Opened, new Rung(Opened, connection, opener.Clock));
 
     /// <summary>Those that take part in the plan, as it sees them.</summary>
     public Idler[] Idlers() => [.. All.Where(r => !r.IsWitness).Select(r => new Idler(r.Id, r.Connection.Age, r.TestedAt, r.Target))];
@@ -30,7 +30,7 @@ internal sealed class Rungs(LadderOpener opener)
             }
         }
 
-        foreach (var rung in All)
+        foreach (var rung in All.Where(r => r.Test is null))
         {
             rung.Target = null;
         }
@@ -41,6 +41,15 @@ internal sealed class Rungs(LadderOpener opener)
             {
                 rung.Target = target.Gap;
             }
+        }
+    }
+
+    /// <summary>Closes all of them; waits for their tests.</summary>
+    public async Task DropAllAsync()
+    {
+        foreach (var rung in All.ToArray())
+        {
+            await DropAsync(rung, isLost: true);
         }
     }
 
@@ -66,7 +75,7 @@ internal sealed class Rungs(LadderOpener opener)
         if (pause > TimeSpan.Zero)
         {
             var tests = All.Where(r => r.Test is not null).Select(r => (Task)r.Test!);
-            await Task.WhenAny(tests.Append(Task.Delay(pause, cancellation)));
+            await Task.WhenAny(tests.Append(Task.Delay(pause, opener.Clock, cancellation)));
         }
     }
 

@@ -20,7 +20,7 @@ internal static class SingleGap
             await connection.SettleAsync(cancellation);
             for (var left = gap - connection.Age; left > TimeSpan.Zero; left = gap - connection.Age)
             {
-                await Task.Delay(left < ScanInterval ? left : ScanInterval, cancellation);
+                await Task.Delay(left < ScanInterval ? left : ScanInterval, opener.Clock, cancellation);
                 if (connection.Scan(out _) == IdleScan.Ended)
                 {
                     break;
@@ -30,12 +30,12 @@ internal static class SingleGap
             var test = await connection.TestAsync(cancellation);
             if (test is { Lost: null, Disturbed: false, Survived: { } survived })
             {
-                return new GapObservation(survived, GapOutcome.Survived, DateTimeOffset.UtcNow, EvidenceSource.Ladder, GapObservation.LadderWeight);
+                return new GapObservation(survived, GapOutcome.Survived, opener.Clock.GetUtcNow(), EvidenceSource.Ladder, GapObservation.LadderWeight);
             }
 
             connection.Socket.AbortOnClose();
             return test.Lost is { } lost && (test.Loss != LossKind.PeerClosed || connection.HasPayload) && await opener.PathIsUpAsync(cancellation)
-                ? new GapObservation(lost, GapOutcome.Lost, DateTimeOffset.UtcNow, EvidenceSource.Ladder, GapObservation.LadderWeight)
+                ? new GapObservation(lost, GapOutcome.Lost, opener.Clock.GetUtcNow(), EvidenceSource.Ladder, GapObservation.LadderWeight)
                 : null;
         }
         finally

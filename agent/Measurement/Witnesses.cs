@@ -7,7 +7,7 @@ namespace Sidecar.Agent.Measurement;
 /// After a loss the connections that are older than it have one use left: on one the server speaks first and the hop that
 /// has lost it is searched for, and one is tested as a second opinion while there has been one loss only.
 /// </summary>
-internal sealed class Witnesses(MeasurementTarget target, LadderOpener opener, Comparison comparison)
+internal sealed class Witnesses(LadderOpener opener, Comparison comparison)
 {
     private static readonly TimeSpan HopPatience = TimeSpan.FromSeconds(8);
 
@@ -73,14 +73,14 @@ internal sealed class Witnesses(MeasurementTarget target, LadderOpener opener, C
             return;
         }
 
-        using var limit = new CancellationTokenSource(HopPatience);
+        using var limit = new CancellationTokenSource(HopPatience, opener.Clock);
         try
         {
             await using var living = await opener.OpenPlainAsync(limit.Token);
 
             // A keepalive can only be fired after a second without traffic.
-            await Task.Delay(TimeSpan.FromSeconds(1.1), limit.Token);
-            Hop = await HopFinder.FindAsync(target.Network, _forgotten.Connection.Socket, living.Socket, target.Endpoint, limit.Token);
+            await Task.Delay(TimeSpan.FromSeconds(1.1), opener.Clock, limit.Token);
+            Hop = await opener.FindHopAsync(_forgotten.Connection, living, limit.Token);
         }
         catch (OperationCanceledException)
         {

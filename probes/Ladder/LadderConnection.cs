@@ -1,4 +1,3 @@
-using System.Diagnostics;
 using Sidecar.Probes.Sockets;
 
 namespace Sidecar.Probes.Ladder;
@@ -74,6 +73,9 @@ public abstract class LadderConnection : IAsyncDisposable
     private static readonly TimeSpan KeepalivePatience = TimeSpan.FromSeconds(1.25);
     private static readonly TimeSpan KeepaliveOnlyPatience = TimeSpan.FromSeconds(6.25);
 
+    // Four probes, of which the first may have to wait until nothing has been heard for a second.
+    private static readonly TimeSpan HearPatience = TimeSpan.FromSeconds(4.5);
+
     // Time for four retransmissions (TCP_RTO_MIN 0.2 s, doubled).
     private static readonly TimeSpan PayloadPatience = TimeSpan.FromSeconds(3.25);
 
@@ -89,6 +91,8 @@ public abstract class LadderConnection : IAsyncDisposable
 
     // Nothing moved after the first; something moved after the second. Between them lies the last segment: this process
     // may be scheduled late, and a survived gap has to be rounded down, a lost one up.
+    private readonly TimeProvider _clock;
+    private readonly long _made;
     private long _idleSince;
     private long _movedAfter;
     private long _lastScan;
@@ -97,21 +101,28 @@ public abstract class LadderConnection : IAsyncDisposable
     private ulong _bytesReceived;
     private long? _spokenAt;
 
-    protected LadderConnection(OwnSocket socket)
+    /// <summary>Takes a connection that has just been made.</summary>
+    /// <param name="socket">Its socket.</param>
+    /// <param name="clock">By which it idles.</param>
+    protected LadderConnection(ILadderSocket socket, TimeProvider clock)
     {
+        _clock = clock;
         Socket = socket;
         OwnSockets.Add(socket.Cookie);
-        _idleSince = _movedAfter = _lastScan = Stopwatch.GetTimestamp();
+        _made = _idleSince = _movedAfter = _lastScan = _clock.GetTimestamp();
     }
 
     /// <summary>The socket, for scans and keepalives.</summary>
-    public OwnSocket Socket { get; }
+    public ILadderSocket Socket { get; }
+
+    /// <summary>How long it has been open, at least.</summary>
+    public TimeSpan Lifetime => _clock.GetElapsedTime(_made);
 
     /// <summary>How long nothing has moved on the connection, at least.</summary>
-    public TimeSpan Age => Stopwatch.GetElapsedTime(_idleSince);
+    public TimeSpan Age => _clock.GetElapsedTime(_idleSince);
 
     /// <summary>How long nothing has moved on the connection, at most; or had, when the peer began to speak of its own accord.</summary>
-    private TimeSpan AgeAtMost => Stopwatch.GetElapsedTime(_movedAfter, _spokenAt ?? Stopwatch.GetTimestamp());
+    private TimeSpan AgeAtMost => _clock.GetElapsedTime(_movedAfter, _spokenAt ?? _clock.GetTimestamp());
 
     /// <summary>Whether the protocol has application data that may be sent.</summary>
     public abstract bool HasPayload { get; }
@@ -134,14 +145,14 @@ public abstract class LadderConnection : IAsyncDisposable
     {
         for (var round = 0; ; round++)
         {
-            var earlier = Stopwatch.GetTimestamp();
+            var earlier = _clock.GetTimestamp();
             if (!Socket.TryReadInfo(out var before))
             {
                 return;
             }
 
-            var at = Stopwatch.GetTimestamp();
-            await Task.Delay(Quiet, cancellation);
+            var at = _clock.GetTimestamp();
+            await Task.Delay(Quiet, _clock, cancellation);
             if (!Socket.TryReadInfo(out var after))
             {
                 return;
@@ -151,8 +162,8 @@ public abstract class LadderConnection : IAsyncDisposable
             if (round == 20 || (before.SegmentsIn == after.SegmentsIn && before.SegmentsOut == after.SegmentsOut))
             {
                 _idleSince = at;
-                _movedAfter = earlier - (long)((before.SinceHeard + JiffyRounding).TotalSeconds * Stopwatch.Frequency);
-                _lastScan = Stopwatch.GetTimestamp();
+                _movedAfter = earlier - (long)((before.SinceHeard + JiffyRounding).TotalSeconds * _clock.TimestampFrequency);
+                _lastScan = _clock.GetTimestamp();
                 IdleFrom(after);
                 return;
             }
@@ -171,10 +182,10 @@ public abstract class LadderConnection : IAsyncDisposable
             return IdleScan.Ended;
         }
 
-        var now = Stopwatch.GetTimestamp();
+        var now = _clock.GetTimestamp();
         if (info.SegmentsIn != _segmentsIn || info.SegmentsOut != _segmentsOut)
         {
-            if (info.BytesReceived != _bytesReceived && Stopwatch.GetElapsedTime(_spokenAt ??= now, now) < LastWords)
+            if (info.BytesReceived != _bytesReceived && _clock.GetElapsedTime(_spokenAt ??= now, now) < LastWords)
             {
                 return IdleScan.Idle;
             }
@@ -204,12 +215,12 @@ public abstract class LadderConnection : IAsyncDisposable
         }
 
         Socket.FireKeepalive();
-        var fired = Stopwatch.GetTimestamp();
+        var fired = _clock.GetTimestamp();
         TimeSpan? lost = null;
         var keepaliveAnswered = false;
-        while (Stopwatch.GetElapsedTime(fired) < (HasPayload ? KeepalivePatience : KeepaliveOnlyPatience) + (before.RoundTrip * 2))
+        while (_clock.GetElapsedTime(fired) < (HasPayload ? KeepalivePatience : KeepaliveOnlyPatience) + (before.RoundTrip * 2))
         {
-            await Task.Delay(Poll, cancellation);
+            await Task.Delay(Poll, _clock, cancellation);
             if (!Socket.TryReadInfo(out var now))
             {
                 return new GapTest(null, null, null, null, null, Disturbed: true);
@@ -256,6 +267,32 @@ public abstract class LadderConnection : IAsyncDisposable
         }
     }
 
+    /// <summary>Whether the peer answers a keepalive, without application data. Set the keepalives anew afterwards.</summary>
+    public async Task<bool> IsHeardAsync(CancellationToken cancellation)
+    {
+        if (!Socket.TryReadInfo(out var before) || before.State != OwnSocketInfo.Established)
+        {
+            return false;
+        }
+
+        Socket.FireKeepalive();
+        for (var fired = _clock.GetTimestamp(); _clock.GetElapsedTime(fired) < HearPatience + (before.RoundTrip * 2);)
+        {
+            await Task.Delay(Poll, _clock, cancellation);
+            if (!Socket.TryReadInfo(out var now) || now.State != OwnSocketInfo.Established)
+            {
+                return false;
+            }
+
+            if (now.SegmentsIn != before.SegmentsIn)
+            {
+                return true;
+            }
+        }
+
+        return false;
+    }
+
     /// <summary>What moves from these counters on ends the idle time.</summary>
     private void IdleFrom(in OwnSocketInfo info) =>
         (_segmentsIn, _segmentsOut, _bytesReceived, _spokenAt) = (info.SegmentsIn, info.SegmentsOut, info.BytesReceived, null);
@@ -263,7 +300,7 @@ public abstract class LadderConnection : IAsyncDisposable
     private async Task<GapTest> EndedAsync(byte state, CancellationToken cancellation, TimeSpan? probed = null)
     {
         // It was open at the last scan. An end that our own probe brought about says only that it was lost by then.
-        var survived = probed is null ? Stopwatch.GetElapsedTime(_idleSince, _lastScan) : (TimeSpan?)null;
+        var survived = probed is null ? _clock.GetElapsedTime(_idleSince, _lastScan) : (TimeSpan?)null;
         var lost = probed ?? AgeAtMost;
         if (state == OwnSocketInfo.Closed)
         {

@@ -33,12 +33,34 @@ public readonly record struct OwnSocketInfo(
     public const byte Closed = 7;
 }
 
+/// <summary>The socket under a ladder connection: <see cref="OwnSocket"/>, or a simulated one in tests. What each member does is said there.</summary>
+public interface ILadderSocket
+{
+    SocketCookie Cookie { get; }
+
+    int LocalPort { get; }
+
+    bool TryReadInfo(out OwnSocketInfo info);
+
+    void FireKeepalive();
+
+    void StopKeepalive();
+
+    void KeepAliveEvery(TimeSpan interval);
+
+    int TakeError();
+
+    void AbortOnClose();
+
+    void Shutdown();
+}
+
 /// <summary>
 /// A view of a TCP socket of this process by its descriptor, for what the owning library does not offer. It owns
 /// nothing and closes nothing. The descriptor may be closed and given out anew behind its back, so the socket's
 /// cookie is compared before each use; a socket that has gone reads as gone.
 /// </summary>
-public sealed class OwnSocket
+public sealed class OwnSocket : ILadderSocket
 {
     private readonly KernelHandle _descriptor;
 

@@ -19,7 +19,7 @@ public sealed class PostgreSqlLadderConnection : LadderConnection
     private readonly string _channel;
 
     private PostgreSqlLadderConnection(NpgsqlConnection session, OwnSocket socket, string channel, bool canListen)
-        : base(socket)
+        : base(socket, TimeProvider.System)
     {
         _session = session;
         _channel = channel;

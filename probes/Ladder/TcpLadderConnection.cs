@@ -1,9 +1,19 @@
-using System.Diagnostics;
 using System.Net;
 using System.Net.Sockets;
 using Sidecar.Probes.Namespaces;
 
 namespace Sidecar.Probes.Ladder;
+
+/// <summary>The application data of a plain TCP connection: a socket's, or simulated in tests.</summary>
+public interface IPayloadStream : IDisposable
+{
+    /// <summary>Sends.</summary>
+    /// <exception cref="SocketException">The connection has ended.</exception>
+    Task SendAsync(ReadOnlyMemory<byte> payload, CancellationToken cancellation);
+
+    /// <summary>Takes in what the server says, so that its window stays open.</summary>
+    Task DrainAsync(CancellationToken cancellation);
+}
 
 /// <summary>
 /// A plain TCP connection. What an unknown server makes of application data is not known, so none is sent unless the
@@ -11,14 +21,21 @@ namespace Sidecar.Probes.Ladder;
 /// </summary>
 public sealed class TcpLadderConnection : LadderConnection
 {
-    private readonly Socket _socket;
+    private readonly IPayloadStream _stream;
     private readonly ReadOnlyMemory<byte> _payload;
+    private readonly TimeProvider _clock;
 
-    private TcpLadderConnection(Socket socket, OwnSocket own, ReadOnlyMemory<byte> payload)
-        : base(own)
+    /// <summary>Takes a connection that has just been made.</summary>
+    /// <param name="socket">What is known of its segments.</param>
+    /// <param name="stream">Its application data.</param>
+    /// <param name="payload">Application data that does no harm, or nothing.</param>
+    /// <param name="clock">By which it idles.</param>
+    public TcpLadderConnection(ILadderSocket socket, IPayloadStream stream, ReadOnlyMemory<byte> payload, TimeProvider clock)
+        : base(socket, clock)
     {
-        _socket = socket;
+        _stream = stream;
         _payload = payload;
+        _clock = clock;
     }
 
     public override bool HasPayload => !_payload.IsEmpty;
@@ -38,17 +55,21 @@ public sealed class TcpLadderConnection : LadderConnection
             throw new SocketException((int)SocketError.NotSocket);
         }
 
-        var connection = new TcpLadderConnection(socket, own, payload);
+        var connection = new TcpLadderConnection(own, new SocketStream(socket), payload, TimeProvider.System);
         await connection.SettleAsync(cancellation);
         return connection;
     }
 
     /// <summary>Whether a fresh connection can be made within <paramref name="patience"/>. It is closed at once.</summary>
-    public static async Task<bool> CanConnectAsync(NetworkNamespace? network, IPEndPoint endpoint, TimeSpan patience, CancellationToken cancellation)
+    /// <param name="port">
+    /// The local port of a connection that the path has forgotten, and that has been closed; 0: any. A server that still holds that
+    /// one answers the SYN by an acknowledgement (RFC 5961), and our RST ends it there (RFC 9293, half-open connections).
+    /// </param>
+    public static async Task<bool> CanConnectAsync(NetworkNamespace? network, IPEndPoint endpoint, int port, TimeSpan patience, CancellationToken cancellation)
     {
         try
         {
-            using var socket = await ConnectAsync(network, endpoint, patience, cancellation);
+            using var socket = await ConnectAsync(network, endpoint, patience, cancellation, port);
             return true;
         }
         catch (SocketException)
@@ -71,10 +92,10 @@ public sealed class TcpLadderConnection : LadderConnection
                 return ExchangeOutcome.Disturbed;
             }
 
-            await _socket.SendAsync(_payload, cancellation);
-            for (var start = Stopwatch.GetTimestamp(); Stopwatch.GetElapsedTime(start) < patience;)
+            await _stream.SendAsync(_payload, cancellation);
+            for (var start = _clock.GetTimestamp(); _clock.GetElapsedTime(start) < patience;)
             {
-                await Task.Delay(15, cancellation);
+                await Task.Delay(TimeSpan.FromMilliseconds(15), _clock, cancellation);
                 if (!Socket.TryReadInfo(out var now))
                 {
                     return ExchangeOutcome.Disturbed;
@@ -93,7 +114,7 @@ public sealed class TcpLadderConnection : LadderConnection
                 // An acknowledgement may be that of a proxy, and of a server that is gone behind it: bytes are the server's.
                 if (now.BytesReceived != before.BytesReceived)
                 {
-                    await DrainAsync(cancellation);
+                    await _stream.DrainAsync(cancellation);
                     return ExchangeOutcome.Answered;
                 }
             }
@@ -108,25 +129,21 @@ public sealed class TcpLadderConnection : LadderConnection
 
     protected override ValueTask CloseAsync()
     {
-        _socket.Dispose();
+        _stream.Dispose();
         return ValueTask.CompletedTask;
     }
 
-    /// <summary>Takes in what the server says, so that its window stays open.</summary>
-    private async Task DrainAsync(CancellationToken cancellation)
-    {
-        var buffer = new byte[4096];
-        while (_socket.Available > 0 && await _socket.ReceiveAsync(buffer, cancellation) > 0)
-        {
-        }
-    }
-
-    private static async Task<Socket> ConnectAsync(NetworkNamespace? network, IPEndPoint endpoint, TimeSpan patience, CancellationToken cancellation)
+    private static async Task<Socket> ConnectAsync(NetworkNamespace? network, IPEndPoint endpoint, TimeSpan patience, CancellationToken cancellation, int port = 0)
     {
         var socket = network?.CreateTcpSocket(endpoint.AddressFamily) ?? new Socket(endpoint.AddressFamily, SocketType.Stream, ProtocolType.Tcp);
         socket.NoDelay = true;
         try
         {
+            if (port != 0)
+            {
+                socket.Bind(new IPEndPoint(endpoint.AddressFamily == AddressFamily.InterNetworkV6 ? IPAddress.IPv6Any : IPAddress.Any, port));
+            }
+
             using var limit = CancellationTokenSource.CreateLinkedTokenSource(cancellation);
             limit.CancelAfter(patience);
             await socket.ConnectAsync(endpoint, limit.Token);
@@ -142,5 +159,20 @@ public sealed class TcpLadderConnection : LadderConnection
             socket.Dispose();
             throw;
         }
+    }
+
+    private sealed class SocketStream(Socket socket) : IPayloadStream
+    {
+        public async Task SendAsync(ReadOnlyMemory<byte> payload, CancellationToken cancellation) => await socket.SendAsync(payload, cancellation);
+
+        public async Task DrainAsync(CancellationToken cancellation)
+        {
+            var buffer = new byte[4096];
+            while (socket.Available > 0 && await socket.ReceiveAsync(buffer, cancellation) > 0)
+            {
+            }
+        }
+
+        public void Dispose() => socket.Dispose();
     }
 }

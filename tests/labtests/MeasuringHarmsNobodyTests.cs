@@ -69,6 +69,45 @@ public sealed class MeasuringHarmsNobodyTests
         result.Output.ShouldContain("127.0.0.67:7000");
     }
 
+    /// <summary>The router forgets after 8 to 12 s, each idle connection after a time of its own.</summary>
+    [Fact]
+    public async Task Jitter_is_shown_as_jitter()
+    {
+        await using var lab = await TestLab.StartAsync(new LabOptions { IdleTimeout = Wait.Seconds(8), Workers = 1 });
+        using var stop = new CancellationTokenSource();
+        var jitter = Task.Run(async () =>
+        {
+            for (var random = new Random(1); !stop.IsCancellationRequested;)
+            {
+                await lab.Router.SetIdleTimeoutAsync(Wait.Seconds(random.Next(8, 13)));
+                await Task.Delay(50);
+            }
+        });
+
+        var measured = await MeasuredPath.PostgreSqlAsync(lab);
+
+        await stop.CancelAsync();
+        await jitter;
+        measured.ExitCode.ShouldBe(0, measured.Error);
+        measured.Json!.Value.GetProperty("varies").GetBoolean().ShouldBeTrue(measured.Json.ToString());
+        (measured.Lower / 2).ShouldBeLessThan(8);
+        measured.Class.ShouldBe("silent-drop");
+        $"{measured.Json}".ShouldContain("safe end");
+    }
+
+    /// <summary>The path forgets connections of a guest, and the server would hold them for ever.</summary>
+    [Fact]
+    public async Task What_the_path_has_forgotten_is_given_up_by_a_plain_server_too()
+    {
+        await using var lab = await TestLab.StartAsync(new LabOptions { IdleTimeout = Wait.Seconds(4), Servers = false });
+        using var listener = MeasuredPath.Listen(lab, Port);
+
+        var measured = await MeasuredPath.TcpAsync(lab, Port);
+
+        measured.ShouldBracket(4);
+        await Wait.UntilAsync("the server holds none", async () => (await lab.Network.Database.TryRunAsync(["ss", "-tnH", "state", "established", $"sport = :{Port}"])).Output.Length == 0, Wait.Seconds(10));
+    }
+
     /// <summary>The router forgets sooner than the server ends idle sessions: keepalives count, though the server ends that session too.</summary>
     [Fact]
     public async Task A_servers_own_limit_does_not_make_a_path_one_that_counts_data_only()

@@ -149,6 +149,26 @@ public sealed class LadderPlanTests
         step.Open.ShouldBeGreaterThan(0);
     }
 
+    [Fact]
+    public void Bounds_are_tried_again_a_little_outside_by_the_connections_that_are_there_first()
+    {
+        var step = LadderPlan.Repeat(
+            TimeSpan.FromSeconds(10), TimeSpan.FromSeconds(11), (2, 2), [new Idler(1, TimeSpan.FromSeconds(9)), new Idler(2, TimeSpan.FromSeconds(12)), new Idler(3, TimeSpan.FromSeconds(11), TimeSpan.FromSeconds(11))], Settings);
+
+        step.Targets.ShouldBe([new LadderTarget(1, TimeSpan.FromSeconds(11.1))]);
+        step.Useless.ShouldBe([2]);
+        step.Open.ShouldBe(2);
+    }
+
+    [Fact]
+    public void A_survey_reaches_a_quarter_beyond_what_was_seen()
+    {
+        var gaps = LadderPlan.Survey(TimeSpan.FromSeconds(16), TimeSpan.FromSeconds(24), Settings);
+
+        (gaps[0].TotalSeconds, gaps[^1].TotalSeconds, gaps.Count).ShouldBe((12, 31, 12));
+        LadderPlan.Try(gaps, [], Settings).Open.ShouldBe(12);
+    }
+
     private static void ShouldBracket(SimulatedLadder ladder, TimeSpan timeout)
     {
         ladder.Upper.ShouldNotBeNull();

@@ -64,5 +64,19 @@ public sealed class MeasureOutputTests
     }
 
     [Fact]
+    public void Jitter_is_told_with_its_safe_end_and_what_does_not_count_has_a_question_mark()
+    {
+        var varying = Report with
+        {
+            Varies = true,
+            Gaps = [.. Report.Gaps, new TriedGap(TimeSpan.FromSeconds(18), false), new TriedGap(TimeSpan.FromSeconds(5), false, Counts: false)],
+        };
+
+        Advice.ConfigurationLines(varying).ShouldBe(["# the path forgets at varying times: this is the safe end", "idle-timeout = 19s"]);
+        GapPicture.Draw(varying.Gaps, 60)[1].Count(c => c == '×').ShouldBe(2);
+        GapPicture.Draw(varying.Gaps, 60)[1].ShouldContain("?");
+    }
+
+    [Fact]
     public void Nothing_tried_draws_nothing() => GapPicture.Draw([], 60).ShouldBeEmpty();
 }

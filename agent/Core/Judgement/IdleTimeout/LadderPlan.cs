@@ -27,6 +27,9 @@ public sealed record LadderSettings
     /// </summary>
     public bool IsGuest { get; init; }
 
+    /// <summary>How often each of the final bounds is tried again; a guest has few connections, and a ladder every day.</summary>
+    public int Repeats => IsGuest ? 1 : 3;
+
     /// <summary>The width at which an interval that starts at <paramref name="lower"/> is narrow enough.</summary>
     public TimeSpan WidthAt(TimeSpan lower)
     {
@@ -95,6 +98,13 @@ public static class LadderPlan
     // With one to three connections the gaps follow one another: doubled, they take twice the timeout together.
     private static readonly double[] DoublingSeconds = [2.5, 5, 10, 20, 40, 80, 160, 320, 640, 1280, 2560, 5120];
 
+    // How far outside a bound it is tried again, as a share of the wanted width.
+    private const double Aside = 0.1;
+
+    // Gaps of a survey, and how far it reaches beyond what has been seen.
+    private const int SurveyGaps = 12;
+    private const double Beyond = 0.25;
+
     private const int FewSlots = 10;
     private const int FewestSlots = 4;
 
@@ -142,6 +152,65 @@ public static class LadderPlan
         return upper is { } bound
             ? Divide(lower, bound, free, tested, budget, settings)
             : Climb(lower, free, tested, budget, settings);
+    }
+
+    /// <summary>The next step once the bounds are close: each is tried again, a little outside, so that neither moves.</summary>
+    /// <param name="lower">Longest gap known to be survived.</param>
+    /// <param name="upper">Shortest gap known to be lost.</param>
+    /// <param name="wanting">How often each is to be tried again.</param>
+    /// <param name="idlers">The connections that idle or are being tested now.</param>
+    /// <param name="settings">What is wanted.</param>
+    public static LadderStep Repeat(TimeSpan lower, TimeSpan upper, (int Survived, int Lost) wanting, IReadOnlyList<Idler> idlers, LadderSettings settings)
+    {
+        var aside = settings.WidthAt(lower) * Aside;
+        var below = lower - aside > lower / 2 ? lower - aside : lower / 2;
+        var tested = idlers.Where(i => i.TestedAt is not null).Select(i => i.TestedAt!.Value).ToArray();
+        return Try(
+            [
+                .. Enumerable.Repeat(below, Math.Max(0, wanting.Survived - tested.Count(gap => gap <= lower))),
+                .. Enumerable.Repeat(upper + aside, Math.Max(0, wanting.Lost - tested.Count(gap => gap >= upper))),
+            ],
+            idlers,
+            settings);
+    }
+
+    /// <summary>Gaps all over the range of a timeout that varies, and beyond it at both ends, ascending.</summary>
+    /// <param name="shortest">Shortest gap that was lost.</param>
+    /// <param name="longest">Longest gap that was survived.</param>
+    /// <param name="settings">What is wanted.</param>
+    public static IReadOnlyList<TimeSpan> Survey(TimeSpan shortest, TimeSpan longest, LadderSettings settings)
+    {
+        var (from, to) = (shortest * (1 - Beyond), (longest * (1 + Beyond)) + settings.MinimumWidth);
+        var count = Math.Max(2, Math.Min(settings.Slots, SurveyGaps));
+        return [.. Enumerable.Range(0, count).Select(i => from + ((to - from) * i / (count - 1)))];
+    }
+
+    /// <summary>The next step that tries each of these gaps once; those under test are not among them.</summary>
+    /// <param name="gaps">The gaps, ascending.</param>
+    /// <param name="idlers">The connections that idle or are being tested now.</param>
+    /// <param name="settings">What is wanted.</param>
+    public static LadderStep Try(IReadOnlyList<TimeSpan> gaps, IReadOnlyList<Idler> idlers, LadderSettings settings)
+    {
+        // The longest gap goes to the oldest, and so on down: all are done soonest.
+        var left = gaps.ToList();
+        var targets = new List<LadderTarget>();
+        var useless = new List<int>();
+        foreach (var idler in idlers.Where(i => i.TestedAt is null).OrderByDescending(i => i.Age))
+        {
+            var late = settings.WidthAt(idler.Age) * Aside;
+            if (left.Count > 0 && idler.Age <= left[^1] + late)
+            {
+                targets.Add(new LadderTarget(idler.Id, left[^1]));
+                left.RemoveAt(left.Count - 1);
+            }
+            else if (gaps.Count == 0 || idler.Age > gaps[^1] + late)
+            {
+                useless.Add(idler.Id);
+            }
+        }
+
+        var living = idlers.Count - useless.Count;
+        return new LadderStep { Finished = false, Targets = targets, Useless = useless, Open = left.Count == 0 ? 0 : Open(Math.Min(left.Count, settings.Slots - living), living) };
     }
 
     private static LadderStep Climb(TimeSpan lower, Idler[] free, TimeSpan[] tested, int budget, LadderSettings settings)
