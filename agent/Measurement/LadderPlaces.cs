@@ -11,10 +11,11 @@ internal static class LadderPlaces
     private const int ForComparison = 2;
     private const int Least = ForComparison + 2;
 
-    // A guest has one for comparison, and one that idles where the server's free places are not known; up to three where they are.
+    // A guest has one for comparison, and one that idles where the server's free places are not known; up to two where they are:
+    // with the connection that asks for sessions and a connect probe the server sees five.
     private const int GuestForComparison = 1;
     private const int LeastAsGuest = GuestForComparison + 1;
-    private const int MostAsGuest = GuestForComparison + 3;
+    private const int MostAsGuest = GuestForComparison + 2;
     private const double GuestShare = 0.1;
 
     /// <summary>Asks the server where it can be asked.</summary>
