@@ -202,7 +202,8 @@ internal sealed class Recorder
         }
     }
 
-    private static bool IsDecidedOn(TrackedConnection connection) => connection.Judged.Verdict switch
+    /// <summary>What is judged like that may lead to an incident.</summary>
+    internal static bool IsDecidedOn(TrackedConnection connection) => connection.Judged.Verdict switch
     {
         Verdict.Stuck or Verdict.Partly or Verdict.Outage or Verdict.BlackHole => true,
         Verdict.Expired => connection.ProbingStart is not null,

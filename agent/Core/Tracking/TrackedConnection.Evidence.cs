@@ -128,6 +128,18 @@ public sealed partial class TrackedConnection
     {
         var path = Path;
         var evidence = Evidence(LastSeen);
+        if (SilenceStart is null && evidence.Unacknowledged == 0)
+        {
+            // Most connections rest: the path's state and loss say nothing of them.
+            Judged = Judge.Decide(evidence, path.EvidenceAtRest);
+            if (recorder is not null && Recorder.IsDecidedOn(this))
+            {
+                recorder.Judged(this, EvidenceOfPath(evidence));
+            }
+
+            return false;
+        }
+
         var evidenceOfPath = EvidenceOfPath(evidence);
         Judged = Judge.Decide(evidence, evidenceOfPath);
         recorder?.Judged(this, evidenceOfPath);

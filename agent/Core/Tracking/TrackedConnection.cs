@@ -178,6 +178,13 @@ public sealed partial class TrackedConnection
     /// <returns>What the path can learn from it.</returns>
     public PathLesson Update(in SocketObservation socket, TimeSpan now)
     {
+        if (IsAtRestAs(socket))
+        {
+            _last = new KeptObservation(socket);
+            LastSeen = now;
+            return default;
+        }
+
         var info = socket.Info;
         var moved = !_seen || info.SegmentsIn != _last.Info.SegmentsIn || info.SegmentsOut != _last.Info.SegmentsOut;
         var answered = !_seen || info.SegmentsIn != _last.Info.SegmentsIn || info.BytesAcked != _last.Info.BytesAcked;
@@ -260,6 +267,15 @@ public sealed partial class TrackedConnection
         LastSeen = now;
         return lesson;
     }
+
+    /// <summary>Nothing has moved since the last scan, nothing is unanswered, and no probe is out: the most frequent case by far.</summary>
+    private bool IsAtRestAs(in SocketObservation socket) =>
+        _seen && _stall is null && _probing is null && _probes is null && _outOfOrderSince is null && _answerAwaited is not null
+        && socket.State == TcpState.Established && (socket.Timer == SocketTimer.None || socket.TimerRetransmissions == 0) && socket.Info.Unacked == 0
+        && socket.Info.SegmentsIn == _last.Info.SegmentsIn && socket.Info.SegmentsOut == _last.Info.SegmentsOut
+        && socket.Info.BytesAcked == _last.Info.BytesAcked && socket.Info.BytesReceived == _last.Info.BytesReceived
+        && socket.Info.TotalRetransmissions == _last.Info.TotalRetransmissions && socket.Info.OutOfOrderSegments == _outOfOrderBefore
+        && socket.Info.DataSegmentsIn == _decidedIn && socket.Info.DataSegmentsOut == _decidedOut;
 
     /// <summary>
     /// Decides whether an answer is due: the last data went out after the last data came in. Null: that cannot be known.
