@@ -162,24 +162,36 @@ public static class Judge
             return Probed(connection, probing, path);
         }
 
-        if (path.IdleTimeoutLower is not { } lower)
+        return AtRest(connection.Idle, connection.WithoutData, connection.KeepaliveAt, path.CountsDataOnly, (path.IdleTimeoutLower, path.IdleTimeoutUpper));
+    }
+
+    /// <summary>Judges a connection on which nothing is in flight, awaited or out.</summary>
+    /// <param name="idle">Time since segments moved.</param>
+    /// <param name="withoutData">Time since data moved.</param>
+    /// <param name="keepaliveAt">Idle time at which its keepalive timer sends a probe; null where none runs.</param>
+    /// <param name="countsDataOnly">Only data restarts the path's idle clock.</param>
+    /// <param name="idleTimeout">What the path is known to survive, and after what it is known to have forgotten; null where unknown.</param>
+    internal static Judged AtRest(
+        TimeSpan idle, TimeSpan withoutData, TimeSpan? keepaliveAt, bool countsDataOnly, (TimeSpan? Lower, TimeSpan? Upper) idleTimeout)
+    {
+        if (idleTimeout.Lower is not { } lower)
         {
-            return new(Verdict.Healthy, connection.KeepaliveAt is null ? Reason.NoTimeoutKnown : Reason.ProtectedByKeepalive);
+            return new(Verdict.Healthy, keepaliveAt is null ? Reason.NoTimeoutKnown : Reason.ProtectedByKeepalive);
         }
 
         // A probe that comes later than the path forgets protects nothing, nor does any where only data counts.
-        if (!path.CountsDataOnly && connection.KeepaliveAt is { } probe && probe < lower && connection.Idle < lower)
+        if (!countsDataOnly && keepaliveAt < lower && idle < lower)
         {
             return new(Verdict.Healthy, Reason.ProtectedByKeepalive);
         }
 
-        var idle = path.CountsDataOnly ? connection.WithoutData : connection.Idle;
-        if (idle >= path.IdleTimeoutUpper)
+        idle = countsDataOnly ? withoutData : idle;
+        if (idle >= idleTimeout.Upper)
         {
             return new(Verdict.Expired, Reason.PastTheTimeout);
         }
 
-        if (path.CountsDataOnly && idle >= lower * Near)
+        if (countsDataOnly && idle >= lower * Near)
         {
             return new(Verdict.Aging, Reason.NearTheTimeout);
         }

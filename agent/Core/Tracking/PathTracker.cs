@@ -76,19 +76,6 @@ public sealed partial class PathTracker
         }
     }
 
-    /// <summary>What counts where nothing is unanswered.</summary>
-    internal PathEvidence EvidenceAtRest => new()
-    {
-        State = PathState.Unknown,
-        WasDownDuringStall = false,
-        SynRetransmissions = 0,
-        TransmissionFailureRate = 0,
-        BlipRate = 0,
-        CountsDataOnly = CountsDataOnly,
-        IdleTimeoutLower = IdleTimeout.Lower,
-        IdleTimeoutUpper = IdleTimeout.Upper,
-    };
-
     /// <summary>Whether a connect probe is to find out if the other end answers window probes: some user's connections have had no answer yet.</summary>
     public bool IsAnswerToProbesWanted => !_answersProbes && !_users.Values.All(user => user.AnswersProbes);
 

@@ -127,19 +127,19 @@ public sealed partial class TrackedConnection
     internal bool Assess(DateTimeOffset utcNow, Recorder? recorder = null)
     {
         var path = Path;
-        var evidence = Evidence(LastSeen);
-        if (SilenceStart is null && evidence.Unacknowledged == 0)
+        if (SilenceStart is null && _last.Info is { IsPresent: true, Unacked: 0 } && !_last.ZeroWindow && _outOfOrderSince is null && !IsAnswerAwaited)
         {
-            // Most connections rest: the path's state and loss say nothing of them.
-            Judged = Judge.Decide(evidence, path.EvidenceAtRest);
+            // The most frequent case by far, without all that would be asked of another.
+            Judged = Judge.AtRest(Positive(LastSeen - LastMoved), Positive(LastSeen - LastData), KeepaliveAt(LastSeen), path.CountsDataOnly, path.IdleTimeout);
             if (recorder is not null && Recorder.IsDecidedOn(this))
             {
-                recorder.Judged(this, EvidenceOfPath(evidence));
+                recorder.Judged(this, EvidenceOfPath(Evidence(LastSeen)));
             }
 
             return false;
         }
 
+        var evidence = Evidence(LastSeen);
         var evidenceOfPath = EvidenceOfPath(evidence);
         Judged = Judge.Decide(evidence, evidenceOfPath);
         recorder?.Judged(this, evidenceOfPath);
