@@ -22,17 +22,18 @@ internal sealed class Prometheus : IDisposable
     /// <summary>Everything it logged.</summary>
     public string Log => _process.Output;
 
-    /// <summary>Starts it, scraping the agent every two seconds, and waits until the first scrape has succeeded.</summary>
+    /// <summary>Starts it and waits until the first scrape of the agent has succeeded.</summary>
     /// <param name="lab">Where.</param>
     /// <param name="rules">File of the rules; null: the repository's.</param>
-    public static async Task<Prometheus> StartAsync(TestLab lab, string? rules = null)
+    /// <param name="interval">Seconds from scrape to scrape.</param>
+    public static async Task<Prometheus> StartAsync(TestLab lab, string? rules = null, int interval = 2)
     {
         var directory = Path.Combine(lab.Directory, "prometheus");
         Directory.CreateDirectory(directory);
         var configuration = Path.Combine(directory, "prometheus.yml");
         await File.WriteAllTextAsync(configuration, $"""
             global:
-              scrape_interval: 2s
+              scrape_interval: {interval}s
               evaluation_interval: 2s
             rule_files:
               - {rules ?? Path.Combine(Repository.Root, "packaging", "deb", "alerts", "conn-sidecar.rules.yml")}
@@ -53,7 +54,7 @@ internal sealed class Prometheus : IDisposable
         try
         {
             await server.WaitForLineAsync(l => l.Contains("Server is ready to receive web requests"), Wait.Seconds(30));
-            await Wait.UntilAsync("the first scrape succeeds", async () => await prometheus.ValueAsync("up{job='conn-sidecar'}") == 1, Wait.Seconds(20));
+            await Wait.UntilAsync("the first scrape succeeds", async () => await prometheus.ValueAsync("up{job='conn-sidecar'}") == 1, Wait.Seconds(20 + interval));
             return prometheus;
         }
         catch
