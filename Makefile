@@ -54,7 +54,8 @@ release:
 	scripts/prerequisites.sh deb release
 	scripts/release.sh $(ARGS)
 
-# Installs from a release on booted machines: with apt, with Ansible, under autopkgtest. Minutes; ONLY= as above.
+# Booted machines, for minutes each: what installs from a release (apt, Ansible, autopkgtest), and ten minutes of a default
+# install, in which nothing may be shown that is false; ONLY= as above.
 release-test:
 	scripts/test.sh release $(ONLY)
 

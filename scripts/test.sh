@@ -5,7 +5,8 @@
 #   scripts/test.sh lab [NAME]      the lab tests whose name contains NAME
 #   scripts/test.sh slow [NAME]     the lab tests that take minutes each, which nothing else runs
 #   scripts/test.sh boot [NAME]     the package and the booted Debian, likewise
-#   scripts/test.sh release [NAME]  what is published, and the ways in which hosts get it; minutes, and nothing else runs them
+#   scripts/test.sh release [NAME]  what is published, the ways in which hosts get it, and ten minutes of a default install;
+#                                   nothing else runs them
 #   scripts/test.sh simulation      a million connection-hours of the simulator
 #
 # The last line is the sum over all test projects: "N passed, N failed".
@@ -42,7 +43,7 @@ run() {
 
 # A test that hangs is named and fails its project; the others still have their say.
 guarded() {
-  run "$@" --blame-hang-timeout 10m --blame-hang-dump-type none
+  run "$@" --blame-hang-timeout "${patience:-10m}" --blame-hang-dump-type none
 }
 
 # A million simulated hours take an optimised build.
@@ -59,7 +60,7 @@ case ${1:-} in
   slow) run labtests --filter "Speed=slow${2:+&FullyQualifiedName~$2}" ;;
   simulation) simulation ;;
   boot) guarded boot --filter "Speed!=slow${2:+&FullyQualifiedName~$2}" ;;
-  release) guarded boot --filter "Speed=slow${2:+&FullyQualifiedName~$2}" ;;
+  release) patience=20m guarded boot --filter "Speed=slow${2:+&FullyQualifiedName~$2}" ;;
   *)
     run core
     run unit

@@ -157,10 +157,9 @@ internal sealed class SessionWatch : IDisposable
 
                     _view = await ScanAsync(_probe, _clients, cancellation).ConfigureAwait(false);
                     var scan = _view.Scan;
-                    _notGranted = scan.MaySignal || !_section.Recycle
-                        ? null
-                        : $"{_section.Name}: orphaned sessions on the server cannot be ended (release): GRANT pg_signal_backend TO {scan.Role};";
-                    _problem = scan.MaySeeAll ? null : $"the role may not see the sessions of others: GRANT pg_monitor TO {scan.Role};";
+                    var toEnd = scan.MaySignal || !_section.Recycle ? null : $"GRANT pg_signal_backend TO {scan.Role};";
+                    _notGranted = toEnd is null ? null : $"{_section.Name}: orphaned sessions on the server cannot be ended (release): {toEnd}";
+                    _problem = scan.MaySeeAll ? null : $"the role may not see the sessions of others: GRANT pg_monitor TO {scan.Role}; {toEnd}".TrimEnd();
                     afterFailure = AfterFailure;
                     nextScan = _clock.Now + (_isUrgent ? Often : Seldom);
                 }

@@ -74,7 +74,7 @@ public static class SecretFile
             var errno = Marshal.GetLastPInvokeError();
             throw errno switch
             {
-                Libc.ENOENT => new SecretFileException($"{path} does not exist"),
+                Libc.ENOENT => new SecretFileException($"{path} does not exist; it has to hold a connection string: install -m 0600 /dev/stdin {path}"),
                 Libc.EACCES => new UnauthorizedAccessException($"{path}: cannot be read: {Marshal.GetPInvokeErrorMessage(errno)}"),
                 _ => new SecretFileException($"{path}: cannot be read: {Marshal.GetPInvokeErrorMessage(errno)}"),
             };

@@ -1,7 +1,7 @@
 using System.Globalization;
 using System.Text.Json;
 
-namespace Sidecar.LabTests.Telemetry;
+namespace Sidecar.Lab;
 
 /// <summary>An alert as Prometheus has it.</summary>
 internal sealed record PrometheusAlert(string Name, string State, IReadOnlyDictionary<string, string> Labels, IReadOnlyDictionary<string, string> Annotations);
@@ -22,18 +22,21 @@ internal sealed class Prometheus : IDisposable
     /// <summary>Everything it logged.</summary>
     public string Log => _process.Output;
 
-    /// <summary>Starts it, scraping the agent every two seconds, and waits until the first scrape has succeeded.</summary>
-    public static async Task<Prometheus> StartAsync(TestLab lab)
+    /// <summary>Starts it and waits until the first scrape of the agent has succeeded.</summary>
+    /// <param name="lab">Where.</param>
+    /// <param name="rules">File of the rules; null: the repository's.</param>
+    /// <param name="interval">Seconds from scrape to scrape.</param>
+    public static async Task<Prometheus> StartAsync(TestLab lab, string? rules = null, int interval = 2)
     {
         var directory = Path.Combine(lab.Directory, "prometheus");
         Directory.CreateDirectory(directory);
         var configuration = Path.Combine(directory, "prometheus.yml");
         await File.WriteAllTextAsync(configuration, $"""
             global:
-              scrape_interval: 2s
+              scrape_interval: {interval}s
               evaluation_interval: 2s
             rule_files:
-              - {Path.Combine(Repository.Root, "packaging", "deb", "alerts", "conn-sidecar.rules.yml")}
+              - {rules ?? Path.Combine(Repository.Root, "packaging", "deb", "alerts", "conn-sidecar.rules.yml")}
             scrape_configs:
               - job_name: conn-sidecar
                 static_configs:
@@ -51,7 +54,7 @@ internal sealed class Prometheus : IDisposable
         try
         {
             await server.WaitForLineAsync(l => l.Contains("Server is ready to receive web requests"), Wait.Seconds(30));
-            await Wait.UntilAsync("the first scrape succeeds", async () => await prometheus.ValueAsync("up{job='conn-sidecar'}") == 1, Wait.Seconds(20));
+            await Wait.UntilAsync("the first scrape succeeds", async () => await prometheus.ValueAsync("up{job='conn-sidecar'}") == 1, Wait.Seconds(20 + interval));
             return prometheus;
         }
         catch
@@ -84,10 +87,12 @@ internal sealed class Prometheus : IDisposable
     public async Task<IReadOnlyList<string>> FiringAsync() => [.. (await AlertsAsync()).Where(a => a.State == "firing").Select(a => a.Name)];
 
     /// <summary>Waits until this alert, and no other, fires.</summary>
+    /// <exception cref="InvalidOperationException">Others do.</exception>
     public async Task<PrometheusAlert> FiresAloneAsync(string name, TimeSpan within)
     {
         await Wait.UntilAsync($"{name} fires", async () => (await FiringAsync()).Contains(name), within);
-        return (await AlertsAsync()).Where(a => a.State == "firing").ToList().ShouldHaveSingleItem();
+        var firing = (await AlertsAsync()).Where(a => a.State == "firing").ToList();
+        return firing is [var alone] ? alone : throw new InvalidOperationException($"others fire, too: {string.Join(", ", firing.Select(a => a.Name))}");
     }
 
     /// <summary>State of the rules: <c>ok</c>, or why one cannot be evaluated.</summary>

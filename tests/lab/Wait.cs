@@ -1,6 +1,6 @@
 using System.Diagnostics;
 
-namespace Sidecar.LabTests;
+namespace Sidecar.Lab;
 
 /// <summary>Waiting for what is to come, and watching that something does not come.</summary>
 internal static class Wait
