@@ -249,6 +249,16 @@ public sealed class PathEstimatorTests
     }
 
     [Fact]
+    public void A_ladder_that_sees_it_twice_settles_what_a_ladder_saw_while_the_router_changed()
+    {
+        var estimate = Feed(
+            Tried(Survived(7.5)), Tried(Survived(10.6)), Tried(Lost(19.19)), Tried(Lost(19.19)),
+            Tried(Survived(10)), Tried(Survived(19.2)), Tried(Survived(19.2)), Tried(Lost(20.03))).Estimate(Start);
+
+        (estimate.Lower.TotalSeconds, estimate.Upper?.TotalSeconds, estimate.Contradicted).ShouldBe((19.2, 20.03, false));
+    }
+
+    [Fact]
     public void A_lie_that_is_worn_out_is_no_change_of_the_router()
     {
         var estimate = Feed(Tried(Lost(62)), Tried(Survived(55)), Survived(30), Lost(6), Evident(Survived(20)), Evident(Survived(20))).Estimate(Start);

@@ -19,8 +19,9 @@ public sealed class PathEstimator
     // Repetition makes an observation harder to wear out, but not without limit: a changed router must win in the end.
     private const double MaxWeight = 4;
 
-    // What is left of an observation after contradiction counts for nothing below this share of what contradicts it.
-    private const double Forgotten = 0.04;
+    // What is left of an observation after contradiction counts for nothing below this share of what contradicts it: two
+    // sightings by a ladder settle it, however often the contrary was seen before.
+    private const double Forgotten = 1.0 / 15;
 
     // An equal sighting of up to this much shorter (survived) or longer (lost) is already said by the stronger one.
     private const double Redundant = 0.05;
