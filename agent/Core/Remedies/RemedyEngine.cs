@@ -10,6 +10,9 @@ public sealed class RemedyEngine
 {
     private static readonly TimeSpan ForgetUnseenAfter = TimeSpan.FromMinutes(10);
 
+    /// <summary>How many consider each connection; see <see cref="Consider"/>.</summary>
+    private const int Considering = 6;
+
     private readonly World _world;
     private readonly Keepalives _keepalives;
     private readonly Resuming _resuming;
@@ -110,34 +113,16 @@ public sealed class RemedyEngine
         _keepalives.BeginTick(now);
         foreach (var connection in _world.Seen)
         {
-            foreach (var command in _recycling.Consider(connection, late, now))
+            for (var remedy = 0; remedy < Considering; remedy++)
             {
-                yield return command;
-            }
-
-            foreach (var command in _outages.Consider(connection, now))
-            {
-                yield return command;
-            }
-
-            foreach (var command in _blackHoles.Consider(connection, now))
-            {
-                yield return command;
-            }
-
-            foreach (var command in _resuming.Consider(connection, late, now))
-            {
-                yield return command;
-            }
-
-            foreach (var command in _probing.Consider(connection, now))
-            {
-                yield return command;
-            }
-
-            foreach (var command in _keepalives.Consider(connection, now))
-            {
-                yield return command;
+                // Most connections need nothing: what is empty is not enumerated.
+                if (Consider(remedy, connection, late, now) is not Command[] { Length: 0 } and var commands)
+                {
+                    foreach (var command in commands)
+                    {
+                        yield return command;
+                    }
+                }
             }
         }
 
@@ -174,4 +159,15 @@ public sealed class RemedyEngine
 
     /// <summary>The agent ends in good order: what was set for a test only is put back.</summary>
     public IEnumerable<Command> Stop() => _keepalives.PutBack();
+
+    /// <summary>In this order.</summary>
+    private IEnumerable<Command> Consider(int remedy, TrackedConnection connection, bool late, TimeSpan now) => remedy switch
+    {
+        0 => _recycling.Consider(connection, late, now),
+        1 => _outages.Consider(connection, now),
+        2 => _blackHoles.Consider(connection, now),
+        3 => _resuming.Consider(connection, late, now),
+        4 => _probing.Consider(connection, now),
+        _ => _keepalives.Consider(connection, now),
+    };
 }
