@@ -165,7 +165,7 @@ internal static class StatusCommand
         var counts = connections.Count == 0
             ? "no connections"
             : string.Join(", ", connections.GroupBy(c => c.Verdict, StringComparer.Ordinal).OrderBy(g => Urgency(g.Key)).Select(g => $"{g.Count()} {g.Key}"));
-        console.WriteIndented(2, $"{counts}; {path}{proves}; {IdleTimeout(upstream)}", upstream.PathUp == false ? new Style(Color.Red) : Style.Plain);
+        console.WriteIndented(2, $"{counts}; {path}{proves}; {IdleTimeout(upstream)}{(upstream.NotMeasured is { } why ? $", not measured: {why}" : "")}", upstream.PathUp == false ? new Style(Color.Red) : Style.Plain);
         if (upstream.Server is { } server)
         {
             console.WriteIndented(2, StackText.Describe(server), server.RoleAsDeclared == false ? new Style(Color.Red) : Style.Plain);

@@ -69,6 +69,9 @@ internal sealed record UpstreamView
     public required double? IdleTimeoutLowerSeconds { get; init; }
     public required double? IdleTimeoutUpperSeconds { get; init; }
 
+    /// <summary>Why the last measurement of it has no result; null where it has one, or there was none.</summary>
+    public string? NotMeasured { get; init; }
+
     /// <summary>Connections that the server allows ordinary roles together; null where it was not asked.</summary>
     public int? ConnectionLimit { get; init; }
 
@@ -88,6 +91,7 @@ internal sealed record UpstreamView
         PathServerAnswered = upstream.PathServerAnswered,
         IdleTimeoutLowerSeconds = Seconds(upstream.IdleTimeoutLower),
         IdleTimeoutUpperSeconds = Seconds(upstream.IdleTimeoutUpper),
+        NotMeasured = upstream.NotMeasured,
         ConnectionLimit = upstream.ConnectionLimit,
         ServerConnections = upstream.ServerConnections,
         Advice = upstream.Advice,

@@ -95,7 +95,13 @@ internal static class StatusPage
             html.Append("</td><td>");
             Text(html, upstream.Endpoint);
             html.Append("</td><td>").Append(upstream.PathUp switch { true => "up", false => "<span class=\"bad\">down</span>", null => "not tried" });
-            html.Append("</td><td>").Append(Bounds(upstream)).Append("</td>");
+            html.Append("</td><td>").Append(Bounds(upstream));
+            if (upstream.NotMeasured is { } why)
+            {
+                Text(html, $", not measured: {why}");
+            }
+
+            html.Append("</td>");
             foreach (var count in counts)
             {
                 html.Append("<td class=\"n\">").Append(count.ToString(CultureInfo.InvariantCulture)).Append("</td>");

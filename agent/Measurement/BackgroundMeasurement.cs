@@ -32,7 +32,8 @@ internal readonly record struct PathToMeasure
 /// <param name="Key">The path it is about.</param>
 /// <param name="Observation">A piece of evidence for the path's estimator; null in the last message of a ladder.</param>
 /// <param name="Report">The result in the last message of a ladder; null otherwise, or where it failed.</param>
-internal readonly record struct MeasurementNews(KeptPathKey Key, GapObservation? Observation, MeasurementReport? Report);
+/// <param name="Problem">In the last message of a ladder: why it has no result; null where it has one.</param>
+internal readonly record struct MeasurementNews(KeptPathKey Key, GapObservation? Observation, MeasurementReport? Report, string? Problem = null);
 
 /// <summary>Runs a ladder: <see cref="Ladder.RunAsync"/>, or something else in tests.</summary>
 internal delegate Task<MeasurementReport> LadderRunner(
@@ -247,6 +248,7 @@ internal sealed class BackgroundMeasurement : IAsyncDisposable
     private async Task MeasureAsync(PathToMeasure path)
     {
         MeasurementReport? report = null;
+        string? problem = null;
         try
         {
             var target = TargetOf(path);
@@ -269,21 +271,24 @@ internal sealed class BackgroundMeasurement : IAsyncDisposable
             // Keepalives that did not help on one occasion prove nothing: asked again.
             if (report.Interrupted || report is { KeepaliveRefreshes: false, Class: PathClass.SilentDrop or PathClass.Reset })
             {
+                problem = report.Notes is [.., var last] ? last : null;
                 report = null;
             }
         }
         catch (Exception e) when (e is MeasurementException or DsnFileException or NpgsqlException or SocketException or KernelException or InvalidOperationException)
         {
-            _logger.LogWarning("upstream {Upstream}: the idle timeout could not be measured: {Reason}", path.Upstream.Name, e.Message);
+            problem = e.Message;
+            _logger.LogWarning("upstream {Upstream}: the idle timeout could not be measured: {Reason}", path.Upstream.Name, problem);
         }
         catch (Exception e) when (e is not OperationCanceledException)
         {
             // The loop must go on whatever a measurement runs into.
+            problem = e.Message;
             _logger.LogError(e, "upstream {Upstream}: measuring failed", path.Upstream.Name);
         }
         finally
         {
-            _news.Enqueue(new MeasurementNews(path.Key, null, report));
+            _news.Enqueue(new MeasurementNews(path.Key, null, report, problem));
         }
     }
 

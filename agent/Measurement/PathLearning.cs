@@ -39,6 +39,10 @@ internal sealed class PathLearning(BackgroundMeasurement background, NamespaceTa
             {
                 measured.Note(observation);
             }
+            else
+            {
+                measured.NotMeasured = news.Problem;
+            }
 
             // That keepalives do not count is proven on two occasions, and that they do by one that they kept alive; all else shows nothing.
             if (news.Report is { } report && (report.Class == PathClass.PayloadOnly || report.KeepaliveRefreshes == true))

@@ -79,6 +79,7 @@ internal sealed class SnapshotBuilder(World world, Func<string, ServerSettings?>
             PathServerAnswered = last is { Up: true, Result.ServerAnswered: true },
             IdleTimeoutLower = lower,
             IdleTimeoutUpper = upper,
+            NotMeasured = world.Paths.All.FirstOrDefault(path => path.Upstream == upstream && path.NotMeasured is not null)?.NotMeasured,
             ConnectionLimit = server?.ConnectionLimit,
             ServerConnections = server?.Connections,
             Server = server?.Facts is { } facts ? Status(upstream.Section, server.IsInRecovery, facts) : null,

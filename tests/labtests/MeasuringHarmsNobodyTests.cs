@@ -16,17 +16,7 @@ public sealed class MeasuringHarmsNobodyTests
         var endPoint = new IPEndPoint(lab.Network.DatabaseAddress4, Port);
         var agent = await lab.StartAgentAsync(new AgentOptions
         {
-            Configuration = $"""
-                [agent]
-                runtime-directory = {"{run}"}
-                state-directory = {"{state}"}
-                network-namespaces = own
-
-                [upstream:limited]
-                endpoint = {endPoint}
-                protocol = tcp
-                idle-timeout = measure
-                """,
+            Configuration = Declared(endPoint),
         });
         var client = lab.StartScript("short.py", $"{endPoint}", "5", "30");
         await Wait.UntilAsync("a ladder is run", () => agent.Process.Output.Contains("measuring the idle timeout", StringComparison.Ordinal), Wait.Seconds(20));
@@ -93,6 +83,49 @@ public sealed class MeasuringHarmsNobodyTests
         (measured.Lower / 2).ShouldBeLessThan(8);
         measured.Class.ShouldBe("silent-drop");
         $"{measured.Json}".ShouldContain("safe end");
+    }
+
+    /// <summary>One in seven packets is lost, each way: no loss of theirs is a word of the server's, nor the router's time.</summary>
+    [Fact]
+    public async Task With_15_percent_loss_nothing_is_said_that_is_not_so()
+    {
+        await using var lab = await TestLab.StartAsync(new LabOptions { IdleTimeout = Wait.Seconds(8), Servers = false });
+        using var listener = MeasuredPath.Listen(lab, Port);
+        await lab.Router.SetLossAsync(15);
+
+        var measured = await MeasuredPath.TcpAsync(lab, Port, "--max", "30s");
+
+        ShouldHoldTheTruth(measured);
+        $"{measured.Json}".ShouldNotContain("the server sends something");
+    }
+
+    /// <summary>The router forgets everything at once, in the middle of the search.</summary>
+    [Theory]
+    [InlineData(4)]
+    [InlineData(9)]
+    public async Task A_flush_is_neither_a_timeout_nor_a_clock_that_counts_data_only(double after)
+    {
+        await using var lab = await TestLab.StartAsync(new LabOptions { IdleTimeout = Wait.Seconds(8), Servers = false });
+        using var listener = MeasuredPath.Listen(lab, Port);
+        var measuring = MeasuredPath.TcpAsync(lab, Port, "--max", "30s");
+        await Task.Delay(Wait.Seconds(after));
+        await lab.Router.ForgetAsync();
+
+        ShouldHoldTheTruth(await measuring);
+    }
+
+    /// <summary>All places are taken: the operator sees why nothing is known.</summary>
+    [Fact]
+    public async Task A_measurement_that_the_server_refuses_is_told_in_status()
+    {
+        await using var lab = await LimitedAsync(1);
+        using var listener = MeasuredPath.Listen(lab, Port);
+        var endPoint = new IPEndPoint(lab.Network.DatabaseAddress4, Port);
+        var agent = await lab.StartAgentAsync(new AgentOptions { Configuration = Declared(endPoint) });
+        var client = lab.StartScript("short.py", $"{endPoint}", "0", "0");
+        await client.WaitForLineAsync(l => l == "refused 0", Wait.Seconds(10));
+
+        await Wait.UntilAsync("it is told", async () => (await agent.GetAsync("/api/v1/paths")).Contains("\"not_measured\":\"", StringComparison.Ordinal), Wait.Seconds(40));
     }
 
     /// <summary>The path forgets connections of a guest, and the server would hold them for ever.</summary>
@@ -181,6 +214,27 @@ public sealed class MeasuringHarmsNobodyTests
             pool.Lines.ShouldNotContain("done");
         }
     }
+
+    /// <summary>T = 8 s, of a router that counts all segments.</summary>
+    private static void ShouldHoldTheTruth(Measured measured)
+    {
+        measured.ExitCode.ShouldBe(0, measured.Error);
+        measured.Lower.ShouldBeLessThanOrEqualTo(8, measured.Json.ToString());
+        (measured.Upper ?? 8).ShouldBeGreaterThanOrEqualTo(8, measured.Json.ToString());
+        measured.Class.ShouldNotBe("payload-only", measured.Json.ToString());
+    }
+
+    private static string Declared(IPEndPoint endPoint) => $$"""
+        [agent]
+        runtime-directory = {run}
+        state-directory = {state}
+        network-namespaces = own
+
+        [upstream:limited]
+        endpoint = {{endPoint}}
+        protocol = tcp
+        idle-timeout = measure
+        """;
 
     /// <summary>A database host without a database, which resets connections of a client that has so many.</summary>
     private static async Task<TestLab> LimitedAsync(int places)

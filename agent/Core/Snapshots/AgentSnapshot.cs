@@ -161,6 +161,9 @@ public sealed record UpstreamStatus
     public required TimeSpan? IdleTimeoutLower { get; init; }
     public required TimeSpan? IdleTimeoutUpper { get; init; }
 
+    /// <summary>Why the last measurement of it has no result (the server refused, for one); null where it has one, or there was none.</summary>
+    public string? NotMeasured { get; init; }
+
     /// <summary>Connections that the server allows ordinary roles together; null where it was not asked.</summary>
     public int? ConnectionLimit { get; init; }
 

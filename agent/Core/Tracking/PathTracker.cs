@@ -156,6 +156,9 @@ public sealed partial class PathTracker
     /// <summary>Its name in the file of evidence; made once.</summary>
     public KeptPathKey? LearningKey { get; set; }
 
+    /// <summary>Why the last measurement has no result; null where it has one, or there was none.</summary>
+    public string? NotMeasured { get; set; }
+
     /// <summary>Takes what a measurement found out about the path's idle clock; a declared one stands.</summary>
     public void NoteClock(IdleClock clock)
     {

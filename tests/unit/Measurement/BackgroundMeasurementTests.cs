@@ -215,7 +215,8 @@ public sealed class BackgroundMeasurementTests : IAsyncLifetime, IDisposable
     {
         await BeginAsync();
         _ladders[0].End.SetException(new MeasurementException("no slots"));
-        (await TakeAsync()).Report.ShouldBeNull();
+        var news = await TakeAsync();
+        (news.Report, news.Problem).ShouldBe((null, "no slots"));
         _logger.Lines.ShouldContain(m => m.Text.Contains("no slots"));
 
         Offer();

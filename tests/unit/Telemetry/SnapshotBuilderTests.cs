@@ -72,6 +72,16 @@ public sealed class SnapshotBuilderTests
         Describe(world, 3).Upstreams.Single().Advice.ShouldContain(line => line.StartsWith("server: tcp_keepalives_idle = 7200 s, the path forgets after 30.2 s", StringComparison.Ordinal));
     }
 
+    [Fact]
+    public void Why_a_measurement_has_no_result_is_told()
+    {
+        var world = New(ConfigurationLoader.BuiltIn());
+        Scan(world, 1);
+        Describe(world, 2).Upstreams.Single().NotMeasured.ShouldBeNull();
+        world.Paths.All.Single().NotMeasured = "the server refuses further connections";
+        Describe(world, 2).Upstreams.Single().NotMeasured.ShouldBe("the server refuses further connections");
+    }
+
     /// <summary>Who has been done and is heard afterwards would have sent its answer again.</summary>
     [Fact]
     public void An_answer_is_said_to_be_missing_only_where_nothing_was_heard_since_the_server_was_done()
