@@ -35,6 +35,16 @@ public sealed class TrackedConnectionTests
     }
 
     [Fact]
+    public void An_answer_by_itself_is_movement()
+    {
+        Scan(1);
+        Scan(5);
+        var socket = _socket.Observe(At(20));
+        _connection.Update(socket with { Info = socket.Info with { SegmentsIn = socket.Info.SegmentsIn + 1, LastAckReceivedMilliseconds = 0 } }, At(20));
+        _connection.LastMoved.ShouldBe(At(20));
+    }
+
+    [Fact]
     public void It_still_does_when_the_look_comes_after_retransmissions()
     {
         Scan(9);
