@@ -526,7 +526,7 @@ internal sealed class SimulatedConnection : Actor
 
         if (Socket.Probes >= _options.Count)
         {
-            _world.EndedByKeepalive(this, isAgents: _options != _original && !_original.Enabled, now);
+            _world.EndedByKeepalive(this, isAgents: _options != _original && !_original.Enabled, _options.Interval, now);
             End(now, "keepalives unanswered");
             return;
         }

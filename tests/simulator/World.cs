@@ -13,9 +13,6 @@ namespace Sidecar.Simulator;
 /// </summary>
 internal sealed class World
 {
-    /// <summary>The agent's keepalives on a path that forgets within seconds: 0.85 of ForgottenOdds.ShortestGap, in whole seconds.</summary>
-    private static readonly TimeSpan PaceOfShortest = TimeSpan.FromSeconds(4);
-
     private const string WorkerAddress = "10.1.0.2";
 
     private readonly Dictionary<SocketCookie, SimulatedConnection> _byCookie = [];
@@ -265,13 +262,15 @@ internal sealed class World
     /// as the kernel repeats data (tcp_retries2): an outage that lasts longer ends what has data in flight as well, and TCP_KEEPCNT, which
     /// ends at 127, allows no more at the pace that keeps a short-lived entry fresh.
     /// </summary>
-    internal void EndedByKeepalive(SimulatedConnection connection, bool isAgents, TimeSpan now)
+    internal void EndedByKeepalive(SimulatedConnection connection, bool isAgents, TimeSpan interval, TimeSpan now)
     {
         if (isAgents && connection.IsLive(now))
         {
             _report.EndedByKeepalive++;
-            // Where no dead-after is configured, no sooner than the kernel would have given data up, or than 127 probes last.
-            var most = connection.Path.Timeout < PaceOfShortest * 4 ? PaceOfShortest * 127 : KeepalivePlan.KernelGivesUp;
+            // Where no dead-after is configured, no sooner than the kernel would have given data up, or than 127 probes (TCP_KEEPCNT
+            // goes no further) last at the pace that a path wants which is believed to forget within seconds.
+            var lasts = interval * 127;
+            var most = lasts < KeepalivePlan.KernelGivesUp ? lasts : KeepalivePlan.KernelGivesUp;
             if (now - connection.Socket.LastHeard < (Configuration.Upstreams[connection.Path.Index].DeadAfter ?? most))
             {
                 _report.Violation(this, now, "keepalive", $"{connection} lives, and was ended by a keepalive of the agent's after {(now - connection.Socket.LastHeard).TotalSeconds:0} s");
