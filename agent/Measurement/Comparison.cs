@@ -22,7 +22,6 @@ internal sealed class Comparison(TimeProvider clock) : IDisposable
     private long _refreshedAt;
     private long _keptSince;
     private long _exchangedSince;
-    private bool _isKeepaliveLost;
     private Task _exchange = Task.CompletedTask;
 
     /// <summary>Whether the connections with keepalives only outlived the timeout; null when that was not seen, or not of all alike.</summary>
@@ -53,7 +52,7 @@ internal sealed class Comparison(TimeProvider clock) : IDisposable
     }
 
     /// <summary>A connection with keepalives only was lost while the path was up.</summary>
-    public bool IsKeepaliveLost => _isKeepaliveLost;
+    public bool IsKeepaliveLost { get; private set; }
 
     /// <summary>Whether there is a connection for application data.</summary>
     public bool HasExchange => _refreshed is not null;
@@ -90,7 +89,7 @@ internal sealed class Comparison(TimeProvider clock) : IDisposable
     /// <exception cref="MeasurementException">For a guest: one could not be had.</exception>
     public async Task ReplaceAsync(LadderOpener opener, bool isEvent, CancellationToken cancellation)
     {
-        _isKeepaliveLost |= !isEvent;
+        IsKeepaliveLost |= !isEvent;
         var hasExchange = HasExchange;
         foreach (var lost in _keepaliveOnly.Append(_refreshed).OfType<LadderConnection>())
         {
@@ -161,8 +160,8 @@ internal sealed class Comparison(TimeProvider clock) : IDisposable
             var tests = await Task.WhenAll(_keepaliveOnly.Select(connection => connection.TestAsync(cancellation)));
             _losses.AddRange(tests.Select(test => test.Loss).OfType<LossKind>());
             KeepaliveRefreshes = tests.Any(test => test.Disturbed) ? null
-                : tests.Length == 0 ? _isKeepaliveLost ? false : null
-                : tests.All(test => test.Lost is null) ? _isKeepaliveLost ? false : clock.GetElapsedTime(_keptSince) > upper ? true : null
+                : tests.Length == 0 ? IsKeepaliveLost ? false : null
+                : tests.All(test => test.Lost is null) ? IsKeepaliveLost ? false : clock.GetElapsedTime(_keptSince) > upper ? true : null
                 : tests.All(test => test.Lost is not null) ? false
                 : null;
             if (_refreshed is not null)

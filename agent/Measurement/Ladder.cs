@@ -351,7 +351,7 @@ internal sealed class Ladder : IDisposable
         var left = bounds.Upper is null
             ? _settings.Max - oldest
             : _rungs.All.Where(r => r.Target is not null).Select(r => r.Target!.Value - r.Connection.Age).DefaultIfEmpty(TimeSpan.Zero).Max();
-        _progress(new LadderProgress(_opener.Clock.GetElapsedTime(_start), bounds.Lower, bounds.Upper, _rungs.All.Count, left > TimeSpan.Zero ? left : TimeSpan.Zero));
+        _progress(new LadderProgress(Elapsed, bounds.Lower, bounds.Upper, _rungs.All.Count, left > TimeSpan.Zero ? left : TimeSpan.Zero));
     }
 
     /// <summary>What the connections for comparison say; then everything is closed.</summary>

@@ -70,7 +70,7 @@ internal sealed class LadderFindings
     }
 
     /// <summary>What looked like a moment at which everything was forgotten is evidence after all where nothing has contradicted it.</summary>
-    public void HandSuspects()
+    private void HandSuspects()
     {
         foreach (var (trial, _, _) in _losses.Where(l => l.IsKept && _evidence.Counts(l.Trial)))
         {
