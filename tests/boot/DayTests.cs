@@ -16,36 +16,26 @@ public sealed partial class DayTests(ITestOutputHelper output) : IAsyncLifetime
     private static readonly TimeSpan Soon = Wait.Seconds(30);
 
     private readonly string _directory = Directory.CreateTempSubdirectory("sidecar-day-").FullName;
-    private TestLab? _lab;
-    private Machine? _machine;
-    private WebService? _web;
+    private WorkerMachine? _host;
 
-    private TestLab Lab => _lab!;
+    private TestLab Lab => _host!.Lab;
 
-    private Machine Machine => _machine!;
+    private Machine Machine => _host!.Machine;
 
-    private WebService Web => _web!;
+    private WebService Web => _host!.Web;
 
     public async Task InitializeAsync()
     {
         // The example's path: it forgets after 350 s.
-        _lab = await TestLab.StartAsync(new LabOptions { Workers = 0, IdleTimeout = Wait.Seconds(350) });
-        _machine = await Machine.BootAsync(_lab.Network.Worker);
-        _web = await WebService.StartAsync(_machine, _lab);
-        await _web.RestartAsync(_machine);
+        _host = await WorkerMachine.StartAsync(new LabOptions { IdleTimeout = Wait.Seconds(350) });
+        await Web.RestartAsync(Machine);
     }
 
     public async Task DisposeAsync()
     {
-        _web?.Dispose();
-        if (_machine is not null)
+        if (_host is not null)
         {
-            await _machine.DisposeAsync();
-        }
-
-        if (_lab is not null)
-        {
-            await _lab.DisposeAsync();
+            await _host.DisposeAsync();
         }
 
         Directory.Delete(_directory, recursive: true);
@@ -239,7 +229,8 @@ public sealed partial class DayTests(ITestOutputHelper output) : IAsyncLifetime
     private async Task<string> DoAsync(string command, int exitCode = 0)
     {
         var result = await Machine.TryRunAsync("bash", "-c", $"cd /root; echo y | {command}");
-        result.ExitCode.ShouldBe(exitCode, $"{command}\n{result.Output}{result.Error}");
+        var why = result.ExitCode == exitCode ? "" : await Machine.JournalAsync("-n", "40");
+        result.ExitCode.ShouldBe(exitCode, $"{command}\n{result.Output}{result.Error}{why}");
         return Flat(result.Output + result.Error);
     }
 

@@ -15,27 +15,25 @@ public sealed class DefaultInstallTests(ITestOutputHelper output) : IAsyncLifeti
     private const int Resting = 4;
     private static readonly TimeSpan BetweenRequests = TimeSpan.FromMilliseconds(500);
 
-    private TestLab? _lab;
-    private Machine? _machine;
-    private WebService? _web;
+    private WorkerMachine? _host;
 
-    private TestLab Lab => _lab!;
+    private TestLab Lab => _host!.Lab;
 
-    private Machine Machine => _machine!;
+    private Machine Machine => _host!.Machine;
+
+    private WebService Web => _host!.Web;
 
     public async Task InitializeAsync()
     {
         var package = await DebianPackage.GetAsync();
-        _lab = await TestLab.StartAsync(new LabOptions { Workers = 0, Router = RouterBehaviour.Forward });
-        _machine = await Machine.BootAsync(_lab.Network.Worker);
-        _web = await WebService.StartAsync(_machine, _lab);
-        await _web.RestartAsync(_machine);
-        await _machine.WriteAsync("/etc/nginx/conf.d/web.conf", """
+        _host = await WorkerMachine.StartAsync(new LabOptions { Router = RouterBehaviour.Forward });
+        await Web.RestartAsync(Machine);
+        await Machine.WriteAsync("/etc/nginx/conf.d/web.conf", """
             upstream web { server 127.0.0.1:8081; server 127.0.0.1:8082; }
             server { listen 127.0.0.1:8000; location / { proxy_pass http://web; } }
 
             """);
-        await _machine.WriteAsync("/srv/haproxy.cfg", """
+        await Machine.WriteAsync("/srv/haproxy.cfg", """
 
             frontend www
               bind 127.0.0.1:8080
@@ -44,21 +42,15 @@ public sealed class DefaultInstallTests(ITestOutputHelper output) : IAsyncLifeti
               server nginx 127.0.0.1:8000 check
 
             """);
-        await _machine.ShellAsync("cat /srv/haproxy.cfg >>/etc/haproxy/haproxy.cfg; systemctl enable --now --quiet nginx haproxy");
-        await _machine.InstallAsync(package);
+        await Machine.ShellAsync("cat /srv/haproxy.cfg >>/etc/haproxy/haproxy.cfg; systemctl enable --now --quiet nginx haproxy");
+        await Machine.InstallAsync(package);
     }
 
     public async Task DisposeAsync()
     {
-        _web?.Dispose();
-        if (_machine is not null)
+        if (_host is not null)
         {
-            await _machine.DisposeAsync();
-        }
-
-        if (_lab is not null)
-        {
-            await _lab.DisposeAsync();
+            await _host.DisposeAsync();
         }
     }
 
@@ -82,7 +74,7 @@ public sealed class DefaultInstallTests(ITestOutputHelper output) : IAsyncLifeti
             answer.IsSuccessStatusCode.ShouldBeTrue($"{what}: {answer.StatusCode}");
             if (request % 60 == 30)
             {
-                (await _web!.AskAsync(3)).Error.ShouldBeNull();
+                (await Web.AskAsync(3)).Error.ShouldBeNull();
                 await StatusIsWellAsync();
             }
 

@@ -7,39 +7,29 @@ namespace Sidecar.BootTests;
 /// <summary>The worker host of a lab: a booted Debian with the application as <c>uwsgi.service</c> and the package installed.</summary>
 public sealed class WorkerHost : IAsyncLifetime
 {
-    private TestLab? _lab;
-    private Machine? _machine;
-    private WebService? _web;
+    private WorkerMachine? _host;
 
-    internal TestLab Lab => _lab!;
+    internal TestLab Lab => _host!.Lab;
 
-    internal Machine Machine => _machine!;
+    internal Machine Machine => _host!.Machine;
 
-    internal WebService Web => _web!;
+    internal WebService Web => _host!.Web;
 
     public async Task InitializeAsync()
     {
         var package = await DebianPackage.GetAsync();
-        _lab = await TestLab.StartAsync(new LabOptions { Workers = 0 });
-        _machine = await Machine.BootAsync(_lab.Network.Worker);
-        _web = await WebService.StartAsync(_machine, _lab);
-        var master = await _machine.MainPidAsync(WebService.Unit);
-        await _machine.InstallAsync(package);
+        _host = await WorkerMachine.StartAsync();
+        var master = await Machine.MainPidAsync(WebService.Unit);
+        await Machine.InstallAsync(package);
         // The package came to a stack that was there, and left it alone.
-        (await _machine.MainPidAsync(WebService.Unit)).ShouldBe(master);
+        (await Machine.MainPidAsync(WebService.Unit)).ShouldBe(master);
     }
 
     public async Task DisposeAsync()
     {
-        _web?.Dispose();
-        if (_machine is not null)
+        if (_host is not null)
         {
-            await _machine.DisposeAsync();
-        }
-
-        if (_lab is not null)
-        {
-            await _lab.DisposeAsync();
+            await _host.DisposeAsync();
         }
     }
 
