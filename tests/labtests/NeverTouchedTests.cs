@@ -95,7 +95,8 @@ public sealed class PacketLossTests
             while (!load.IsCancellationRequested)
             {
                 // Without the shared lock, so that all four connections are under load.
-                (await lab.Web.GetAsync(worker, "/sleep?s=0.01")).Error.ShouldBeNull();
+                var answer = await lab.Web.GetAsync(worker, "/sleep?s=0.01");
+                answer.Error.ShouldBeNull(string.Join('\n', (await IncidentsAfter(answer)).Select(i => i.Raw)));
                 Interlocked.Increment(ref served);
             }
         }).ToList();
@@ -107,6 +108,9 @@ public sealed class PacketLossTests
         (await lab.DatabaseSocketsAsync()).ShouldContain(s => s.Details.Contains("bytes_retrans:"));
         (await lab.WorkerSocketsAsync()).ShouldBe(sockets);
         (await agent.IncidentsAsync()).ShouldBeEmpty();
+
+        async Task<IReadOnlyList<AgentIncident>> IncidentsAfter(ApplicationAnswer answer) =>
+            answer.Error is null ? [] : await agent.IncidentsAsync();
     }
 }
 
