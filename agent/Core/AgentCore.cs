@@ -118,20 +118,15 @@ public sealed class AgentCore
             }
         }
 
-        Pace(full, observed - started, eyes.Now);
+        Pace(full, observed - started, hands is null ? World.Seen : World.PerhapsOfInterest, eyes.Now);
     }
 
-    private void Pace(bool full, TimeSpan took, TimeSpan now)
+    private void Pace(bool full, TimeSpan took, IReadOnlyList<TrackedConnection> candidates, TimeSpan now)
     {
         _interests.Clear();
         var next = now + ShortTick;
-        foreach (var connection in World.Seen)
+        foreach (var connection in candidates)
         {
-            if (full)
-            {
-                Pacing.Saw(connection.LastData);
-            }
-
             if ((connection.IsOfInterest || connection.Case?.ProbeWantedAt >= Began) && !connection.IsGone && _interests.Count < MostRechecks)
             {
                 _interests.Add(connection);
@@ -156,6 +151,7 @@ public sealed class AgentCore
         var isBusy = Engine.IsFollowing || Engine.IsAsking || _interests.Count > 0;
         if (full)
         {
+            Pacing.Saw(World.LatestData);
             Pacing.End(took, isBusy || Engine.IsArming || World.Upstreams.Any(upstream => upstream.Tally.Silent > 0), World.Paths.ShortestIdleTimeout);
         }
 

@@ -192,7 +192,8 @@ internal sealed class Ladder : IDisposable
                 rung.Restart();
                 if (rung.IsWitness || (_comparison.IsKeepaliveLost && !rung.Connection.HasPayload))
                 {
-                    await _rungs.DropAsync(rung);
+                    // Where only data counts its time may be over by now: that it is closed would not get through.
+                    await _rungs.DropAsync(rung, isLost: !rung.IsWitness);
                 }
 
                 continue;
@@ -221,7 +222,7 @@ internal sealed class Ladder : IDisposable
 
             if (!await _judge.LoseAsync(rung, test, tested, Elapsed, cancellation))
             {
-                _settings = _settings with { Connections = Math.Max(_settings.Connections, _rungs.Opened + (LadderPlan.DefaultConnections / 2)) };
+                _settings = _settings with { Connections = Math.Max(_settings.Connections, Math.Min(LadderPlan.MostConnections, _rungs.Opened + (LadderPlan.DefaultConnections / 2))) };
             }
         }
     }

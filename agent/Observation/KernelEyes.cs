@@ -23,7 +23,6 @@ internal sealed class KernelEyes : IEyes, IDisposable
     private readonly bool _allNamespaces;
     private readonly NameResolver _names;
     private readonly ResetWatch? _resets;
-    private readonly List<TrackedConnection> _ownerless = [];
     private readonly List<string> _problems = [];
     private readonly CancellationTokenSource _stopping = new();
     private byte[] _filter = [];
@@ -229,22 +228,13 @@ internal sealed class KernelEyes : IEyes, IDisposable
     /// <summary>Scans for the owners of new connections; those that were found once are asked for only when one was lost.</summary>
     private void FindOwners(TimeSpan now)
     {
-        _ownerless.Clear();
-        foreach (var connection in _world.Seen)
-        {
-            if (_world.IsOwnerWanted(connection))
-            {
-                _ownerless.Add(connection);
-            }
-        }
-
-        if (_ownerless.Count == 0)
+        if (_world.Ownerless.Count == 0)
         {
             return;
         }
 
-        Owners.Find(_ownerless.Select(connection => connection.Last.Inode), now);
-        foreach (var connection in _ownerless)
+        Owners.Find(_world.Ownerless.Select(connection => connection.Last.Inode), now);
+        foreach (var connection in _world.Ownerless)
         {
             _world.OwnerSearched(connection);
             if (_world.Owners.Find(connection.Last.Inode).First is { } owner && IsAgent(owner))

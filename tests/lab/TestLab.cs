@@ -104,12 +104,12 @@ public sealed class TestLab : IAsyncDisposable
 
     /// <inheritdoc cref="StartScript"/>
     /// <param name="interpreter">Path of the Python that runs it.</param>
-    public ChildProcess StartScriptWith(string interpreter, string script, params IEnumerable<string> arguments)
-    {
-        var path = Path.Combine(Directory, script);
-        File.Copy(Path.Combine(AppContext.BaseDirectory, "app", script), path, overwrite: true);
-        return StartProgram(script, Network.Application, WebApplication.User, interpreter, ["-u", path, .. arguments]);
-    }
+    public ChildProcess StartScriptWith(string interpreter, string script, params IEnumerable<string> arguments) =>
+        StartProgram(script, Network.Application, WebApplication.User, interpreter, ["-u", CopyOf(script), .. arguments]);
+
+    /// <summary>Starts a server of the lab's on the database host.</summary>
+    public ChildProcess StartServer(string script, params IEnumerable<string> arguments) =>
+        StartProgram(script, Network.Database, user: null, "/usr/bin/python3", ["-u", CopyOf(script), .. arguments]);
 
     /// <summary>A copy of Python for this lab alone: a group of workers that is known by its executable counts those of the whole host.</summary>
     /// <returns>Its path.</returns>
@@ -138,6 +138,13 @@ public sealed class TestLab : IAsyncDisposable
         });
         _children.Add(child);
         return child;
+    }
+
+    private string CopyOf(string script)
+    {
+        var path = Path.Combine(Directory, script);
+        File.Copy(Path.Combine(AppContext.BaseDirectory, "app", script), path, overwrite: true);
+        return path;
     }
 
     /// <summary>The sockets between the application's namespace and the database, as the kernel has them now.</summary>

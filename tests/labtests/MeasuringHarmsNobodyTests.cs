@@ -7,19 +7,29 @@ public sealed class MeasuringHarmsNobodyTests
 {
     private const int Port = 7000;
 
+    /// <summary>Nothing is refused, but only so many are answered at a time.</summary>
+    private const string Threads = "a thread for each";
+
     /// <summary>The application uses six of eight places, and what is beyond them is refused or hangs; what measures in the background takes two at most.</summary>
     [Theory]
     [InlineData("reject with tcp reset", true)]
     [InlineData("reject with tcp reset", false)]
     [InlineData("drop", true)]
     [InlineData("drop", false)]
-    public async Task A_server_with_a_limit_per_host_refuses_nothing_to_the_application(string beyond, bool withAgent)
+    [InlineData(Threads, true)]
+    [InlineData(Threads, false)]
+    public async Task A_server_with_a_limit_refuses_nothing_to_the_application(string beyond, bool withAgent)
     {
-        await using var lab = await LimitedAsync(8, beyond);
-        using var listener = MeasuredPath.Listen(lab, Port);
+        await using var lab = await LimitedAsync(8, beyond == Threads ? "accept" : beyond);
+        using var listener = beyond == Threads ? null : MeasuredPath.Listen(lab, Port);
+        if (beyond == Threads)
+        {
+            await lab.StartServer("threads.py", $"{Port}", "8").WaitForLineAsync(l => l == "listening", Wait.Seconds(10));
+        }
+
         var endPoint = new IPEndPoint(lab.Network.DatabaseAddress4, Port);
         var agent = withAgent ? await lab.StartAgentAsync(new AgentOptions { Configuration = Declared(endPoint) }) : null;
-        var client = lab.StartScript("short.py", $"{endPoint}", "5", "30");
+        var client = lab.StartScript("short.py", [$"{endPoint}", "5", "30", .. beyond == Threads ? ["ask"] : Array.Empty<string>()]);
         if (agent is not null)
         {
             await Wait.UntilAsync("a ladder is run", () => agent.Process.Output.Contains("measuring the idle timeout", StringComparison.Ordinal), Wait.Seconds(20));

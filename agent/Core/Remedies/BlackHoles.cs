@@ -9,6 +9,9 @@ internal sealed class BlackHoles(World world, IncidentWriter incidents)
 {
     private readonly HashSet<TrackedConnection> _told = [];
 
+    /// <summary>Some are remembered as told: they are forgotten when they are judged otherwise.</summary>
+    internal bool HasTold => _told.Count > 0;
+
     /// <summary>A connection was judged.</summary>
     internal IEnumerable<Command> Consider(TrackedConnection connection, TimeSpan now)
     {

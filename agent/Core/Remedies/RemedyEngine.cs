@@ -1,3 +1,4 @@
+using Sidecar.Agent.Core.Judgement;
 using Sidecar.Agent.Core.Tracking;
 
 namespace Sidecar.Agent.Core.Remedies;
@@ -12,6 +13,7 @@ public sealed class RemedyEngine
 
     /// <summary>How many consider each connection; see <see cref="Consider"/>.</summary>
     private const int Considering = 6;
+    private const int Probes = 4;
 
     private readonly World _world;
     private readonly Keepalives _keepalives;
@@ -113,7 +115,8 @@ public sealed class RemedyEngine
         _keepalives.BeginTick(now);
         foreach (var connection in _world.Seen)
         {
-            for (var remedy = 0; remedy < Considering; remedy++)
+            // What rests and may go on resting, as most do, needs keepalives at most, or a question to a neighbour.
+            for (var remedy = connection.Judged.Verdict == Verdict.Healthy && !connection.MayBeOfInterest && !_blackHoles.HasTold ? Probes : 0; remedy < Considering; remedy++)
             {
                 // Most connections need nothing: what is empty is not enumerated.
                 if (Consider(remedy, connection, late, now) is not Command[] { Length: 0 } and var commands)
@@ -124,6 +127,8 @@ public sealed class RemedyEngine
                     }
                 }
             }
+
+            _world.Considered(connection);
         }
 
         foreach (var command in _recycling.Follow(late, now))
@@ -167,7 +172,7 @@ public sealed class RemedyEngine
         1 => _outages.Consider(connection, now),
         2 => _blackHoles.Consider(connection, now),
         3 => _resuming.Consider(connection, late, now),
-        4 => _probing.Consider(connection, now),
+        Probes => _probing.Consider(connection, now),
         _ => _keepalives.Consider(connection, now),
     };
 }

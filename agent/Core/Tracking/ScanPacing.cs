@@ -69,7 +69,7 @@ public sealed class ScanPacing
         }
     }
 
-    /// <summary>The scan has seen a watched connection, which last carried data at this time.</summary>
+    /// <summary>The scan has seen watched connections, the last of which carried data at this time.</summary>
     public void Saw(TimeSpan lastData)
     {
         if (lastData > _dataUntil)

@@ -152,6 +152,9 @@ public sealed partial class TrackedConnection
         }
     }
 
+    /// <summary>False only where <see cref="IsOfInterest"/> cannot be true, and nothing waits for a connect probe: at rest.</summary>
+    internal bool MayBeOfInterest => _stall is not null || _probing is not null || _probes is not null || Case is not null || Protection is { NudgesLeft: > 0 };
+
     /// <summary>When the first send that was never answered happened, monotonic; null while nothing is unanswered.</summary>
     public TimeSpan? StallStart => _stall?.Start;
 

@@ -13,6 +13,8 @@ public sealed class World
 {
     private readonly List<TrackedConnection> _seen = [];
     private readonly List<TrackedConnection> _gone = [];
+    private readonly List<TrackedConnection> _ownerless = [];
+    private readonly List<TrackedConnection> _perhapsOfInterest = [];
     private readonly HashSet<TrackedConnection> _silent = [];
     private readonly HashSet<PathTracker> _returned = [];
     private readonly Dictionary<string, ServerView> _servers = new(StringComparer.Ordinal);
@@ -51,6 +53,15 @@ public sealed class World
 
     /// <summary>The connections that this tick has seen anew.</summary>
     public IReadOnlyList<TrackedConnection> Seen => _seen;
+
+    /// <summary>Those of the full scan whose owner is to be looked for.</summary>
+    public IReadOnlyList<TrackedConnection> Ownerless => _ownerless;
+
+    /// <summary>Among those that this tick has seen and considered, all that may be worth a recheck before the next scan.</summary>
+    internal IReadOnlyList<TrackedConnection> PerhapsOfInterest => _perhapsOfInterest;
+
+    /// <summary>When data last went either way on any connection, as of the last full scan, monotonic.</summary>
+    internal TimeSpan LatestData { get; private set; } = TimeSpan.MinValue;
 
     /// <summary>Those that have gone since the last tick.</summary>
     public IReadOnlyList<TrackedConnection> Gone => _gone;
@@ -118,6 +129,8 @@ public sealed class World
         _utcNow = utcNow;
         _seen.Clear();
         _gone.Clear();
+        _ownerless.Clear();
+        _perhapsOfInterest.Clear();
         Recorder.BeginTick();
         _returned.Clear();
         if (full)
@@ -145,6 +158,13 @@ public sealed class World
 
             Saw(connection, socket, now);
             connection.Upstream.Tally.Saw(connection);
+            LatestData = connection.LastData > LatestData ? connection.LastData : LatestData;
+
+            // Asked here, and not in a pass of its own: with 200,000 of them each pass is one over all of memory.
+            if (IsOwnerWanted(connection))
+            {
+                _ownerless.Add(connection);
+            }
         }
     }
 
@@ -219,6 +239,15 @@ public sealed class World
 
     /// <summary>Whether the owner of a connection is to be looked for.</summary>
     public bool IsOwnerWanted(TrackedConnection connection) => connection.OwnerVersion != Owners.Version;
+
+    /// <summary>All has been considered that is to be done about it in this tick.</summary>
+    internal void Considered(TrackedConnection connection)
+    {
+        if (connection.MayBeOfInterest)
+        {
+            _perhapsOfInterest.Add(connection);
+        }
+    }
 
     /// <summary>The owner of a connection is not who it was.</summary>
     public void OwnerLost(TrackedConnection connection)

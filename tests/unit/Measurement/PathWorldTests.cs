@@ -12,7 +12,8 @@ namespace Sidecar.UnitTests.Measurement;
 /// </summary>
 public sealed class PathWorldTests(ITestOutputHelper output)
 {
-    private const int Worlds = 3000;
+    /// <summary>How many, and from which seed on; more of them, and others, by CONN_SIDECAR_WORLDS=FIRST,COUNT.</summary>
+    private static readonly int[] Worlds = [.. (Environment.GetEnvironmentVariable("CONN_SIDECAR_WORLDS") ?? "1,3000").Split(',').Select(int.Parse)];
 
     [Fact]
     public void Of_paths_of_every_kind_nothing_is_said_that_is_not_so_and_nobody_is_harmed()
@@ -20,11 +21,13 @@ public sealed class PathWorldTests(ITestOutputHelper output)
         var harms = new List<string>();
         var errors = new List<string>();
         var known = 0;
-        for (var seed = 1; seed <= Worlds; seed++)
+        var simulated = TimeSpan.Zero;
+        for (var seed = Worlds[0]; seed < Worlds[0] + Worlds[1]; seed++)
         {
             var model = PathWorld.Make(seed);
             var (report, failure, network) = SimulatedNetwork.Measure(model);
             known += report is { Interrupted: false } ? 1 : 0;
+            simulated += TimeSpan.FromSeconds(network.Seconds);
             harms.AddRange(PathWorld.Harms(model, report, network).Select(h => $"{seed}: {h} ({failure})"));
             var wrong = string.Join("; ", PathWorld.Errors(model, report));
             if (wrong.Length > 0)
@@ -33,11 +36,15 @@ public sealed class PathWorldTests(ITestOutputHelper output)
             }
         }
 
-        output.WriteLine($"{known} of {Worlds} are known, {errors.Count} wrong");
+        output.WriteLine($"{known} of {Worlds[1]} are known, {errors.Count} wrong, {simulated.TotalHours:0} hours");
         harms.ShouldBeEmpty();
-        errors.Count.ShouldBeLessThanOrEqualTo(Worlds / 1000, string.Join('\n', errors));
-        known.ShouldBeGreaterThan(Worlds * 3 / 4);
+        // The truth is in the bracket; and the class is right.
+        errors.Count(e => IsOfBracket(e)).ShouldBeLessThanOrEqualTo(Worlds[1] / 1000, string.Join('\n', errors));
+        errors.Count(e => !IsOfBracket(e)).ShouldBeLessThanOrEqualTo(Worlds[1] / 1000, string.Join('\n', errors));
+        known.ShouldBeGreaterThan(Worlds[1] * 3 / 4);
     }
+
+    private static bool IsOfBracket(string error) => error.Contains(" loses ", StringComparison.Ordinal) || error.Contains(" survives ", StringComparison.Ordinal);
 
     /// <summary>A router that forgets after 1 to 1.5 times T: two runs may differ, but not both be certain.</summary>
     [Theory]

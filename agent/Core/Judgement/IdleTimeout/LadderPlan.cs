@@ -80,6 +80,9 @@ public static class LadderPlan
     public const int DefaultSlots = 16;
     public const int DefaultConnections = 30;
 
+    /// <summary>And where everything was lost at once and the search has begun anew, however often.</summary>
+    public const int MostConnections = 56;
+
     // Share of a common value to either side of it, at the default precision of 5 %: 2 % and 2 % make a width of 4.1 %.
     private const double PairOffset = 0.4;
 
