@@ -46,7 +46,7 @@ internal sealed class NameResolver(IReadOnlyList<Upstream> upstreams)
             }
             else if (!addresses.IsCanceled)
             {
-                var reason = addresses.Exception?.InnerException?.Message ?? "no address that a server can have";
+                var reason = addresses.Exception?.InnerException is { } failure ? Text(failure) : "no address that a server can have";
                 var follows = upstream.HasAddresses(endpoint) ? "the addresses that it had are still watched" : "its connections are not watched";
                 _problems[(upstream, endpoint)] = $"{upstream.Name}: {host} has no address ({reason}), so that {follows}; correct the name, or what answers \"getent hosts {host}\"";
             }
@@ -75,6 +75,9 @@ internal sealed class NameResolver(IReadOnlyList<Upstream> upstreams)
 
     /// <summary>Waits for what is under way; for a single scan.</summary>
     public void Wait(TimeSpan atMost) => Task.WhenAny(Task.WhenAll(_running.Select(running => running.Addresses)), Task.Delay(atMost)).Wait();
+
+    /// <summary>The runtime's own words for a name server that does not answer are those for a socket that would block.</summary>
+    private static string Text(Exception failure) => failure is SocketException { SocketErrorCode: SocketError.TryAgain } ? "no name server answers for it" : failure.Message;
 
     private static async Task<IPAddress[]> ResolveAsync(string host, CancellationToken cancellation)
     {

@@ -158,7 +158,6 @@ public sealed class World
 
             Saw(connection, socket, now);
             connection.Upstream.Tally.Saw(connection);
-            LatestData = connection.LastData > LatestData ? connection.LastData : LatestData;
 
             // Asked here, and not in a pass of its own: with 200,000 of them each pass is one over all of memory.
             if (IsOwnerWanted(connection))
@@ -186,6 +185,7 @@ public sealed class World
         }
 
         _seen.Add(connection);
+        LatestData = IsFull && connection.LastData > LatestData ? connection.LastData : LatestData;
         if (connection.SilenceStart is null)
         {
             if (_silent.Count > 0)
