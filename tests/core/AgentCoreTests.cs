@@ -108,6 +108,31 @@ public sealed class AgentCoreTests
     }
 
     [Fact]
+    public void What_rests_is_scanned_ever_more_rarely_until_data_moves()
+    {
+        _eyes.Socket = new FakeSocket(1, _eyes.Now - TimeSpan.FromSeconds(1));
+        _eyes.Counters = new TcpCounters(1, 1, 0);
+        TimeSpan Sleep()
+        {
+            Tick();
+            return _core.NextTick - _core.Began;
+        }
+
+        for (var i = 0; i < 5; i++)
+        {
+            Sleep();
+        }
+
+        Sleep().ShouldBeGreaterThan(TimeSpan.FromSeconds(2));
+        for (var i = 0; i < 5; i++)
+        {
+            _eyes.Socket.Send(_eyes.Now);
+            _eyes.Socket.Receive(_eyes.Now);
+            Sleep().ShouldBeLessThanOrEqualTo(TimeSpan.FromSeconds(1));
+        }
+    }
+
+    [Fact]
     public void What_waits_for_a_connect_probe_is_rechecked_while_that_holds()
     {
         _core = Core(Section with { Protocol = UpstreamProtocol.PostgreSql, DsnFile = "/etc/conn-sidecar/db.dsn", RefreshedBy = IdleClock.Data }, scanInterval: 2);
@@ -176,7 +201,9 @@ public sealed class AgentCoreTests
 
         internal List<PathTracker> Probes { get; } = [];
 
-        public TcpCounters? ReadCounters() => null;
+        internal TcpCounters? Counters { get; set; }
+
+        public TcpCounters? ReadCounters() => Counters;
 
         public void Scan(World world)
         {
