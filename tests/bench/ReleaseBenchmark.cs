@@ -56,9 +56,9 @@ internal static class ReleaseBenchmark
 
     private static readonly (string Name, double Budget, AgentOptions Agent)[] Cases =
     [
-        ("timeout unknown, recycle", 1.0, new AgentOptions { IdleTimeout = "350s", Recycle = true }),
-        ("timeout unknown, terminate", 1.0, new AgentOptions { IdleTimeout = "350s", Recycle = false, Terminate = true, FurtherLines = ["budget = 100/h"] }),
-        ("timeout known, recycle", 0.6, new AgentOptions { IdleTimeout = "10s", Recycle = true }),
+        ("timeout unknown, recycle", 1.0, new AgentOptions { IdleTimeout = "350s", Recycle = true, NetworkNamespaces = "own" }),
+        ("timeout unknown, terminate", 1.0, new AgentOptions { IdleTimeout = "350s", Recycle = false, Terminate = true, NetworkNamespaces = "own", FurtherLines = ["budget = 100/h"] }),
+        ("timeout known, recycle", 0.6, new AgentOptions { IdleTimeout = "10s", Recycle = true, NetworkNamespaces = "own" }),
     ];
 
     private static string Text(int away, string how) => string.Create(CultureInfo.InvariantCulture, $"router away {away} s, back {how}");

@@ -35,6 +35,8 @@ public sealed class ScanPacing
     private bool _sawData;
     private TimeSpan _dataUntil = TimeSpan.MinValue;
     private TimeSpan _sleep;
+    private TimeSpan _scanTakes = TimeSpan.MaxValue;
+    private TimeSpan _checkTakes = TimeSpan.MaxValue;
 
     /// <summary>Pacing from <paramref name="now"/> on: the first scan is due at once.</summary>
     public ScanPacing(TimeSpan interval, TimeSpan now)
@@ -85,7 +87,8 @@ public sealed class ScanPacing
     /// <param name="shortestTimeout">The shortest idle timeout known of a path in use; null where none is known.</param>
     public void End(TimeSpan took, bool isBusy, TimeSpan? shortestTimeout)
     {
-        _isCheap = took <= _interval * CheapShare;
+        _scanTakes = Usual(_scanTakes, took);
+        _isCheap = _scanTakes <= _interval * CheapShare;
         _sleep = _isCalm && !_sawData && !isBusy ? Min(_sleep * 2, Longest(shortestTimeout)) : _interval;
         Next += _sleep - _interval;
     }
@@ -96,7 +99,8 @@ public sealed class ScanPacing
     /// <param name="took">How long reading took.</param>
     public void Check(TcpCounters? counters, TimeSpan now, TimeSpan took)
     {
-        CheckEvery = Max(CheckInterval, Min(took / CheckShare, _interval)); // one that was held up must not blind those after it
+        _checkTakes = Usual(_checkTakes, took);
+        CheckEvery = Max(CheckInterval, Min(_checkTakes / CheckShare, _interval));
         if (counters == _counters && counters is not null)
         {
             return;
@@ -112,6 +116,12 @@ public sealed class ScanPacing
     /// <param name="at">When.</param>
     /// <param name="now">The time; what was wanted earlier is due now.</param>
     public void Bring(TimeSpan at, TimeSpan now) => Next = Min(Next, Max(at, now));
+
+    /// <summary>
+    /// What it takes by itself: on a busy host the agent is held up in the middle, and just then it must not become slower to see. What
+    /// has become slower for good shows within a minute.
+    /// </summary>
+    private static TimeSpan Usual(TimeSpan before, TimeSpan took) => took < before ? took : Min(took, before + (before / 16) + TimeSpan.FromMicroseconds(1));
 
     private TimeSpan Longest(TimeSpan? shortestTimeout) =>
         Max(_interval, Min(Min(_interval * MostIntervals, LongestSleep), (shortestTimeout ?? TimeSpan.MaxValue) / ScansPerTimeout));

@@ -161,16 +161,42 @@ public sealed class ScanPacingTests
     }
 
     [Fact]
-    public void Costly_glances_are_rare()
+    public void Costly_checks_are_rare()
     {
-        _pacing.Check(Before, Second, TimeSpan.FromMilliseconds(0.1));
-        _pacing.CheckEvery.ShouldBe(TimeSpan.FromMilliseconds(200));
-
         _pacing.Check(Before, Second, TimeSpan.FromMilliseconds(2));
         _pacing.CheckEvery.ShouldBe(Second);
 
-        _pacing.Check(Before, Second, TimeSpan.FromMilliseconds(30));
+        _pacing.Check(Before, Second, TimeSpan.FromMilliseconds(0.1));
+        _pacing.CheckEvery.ShouldBe(TimeSpan.FromMilliseconds(200));
+
+        for (var i = 0; i < 60; i++)
+        {
+            _pacing.Check(Before, Second, TimeSpan.FromMilliseconds(30));
+        }
+
         _pacing.CheckEvery.ShouldBe(Second);
+    }
+
+    [Fact]
+    public void One_that_was_held_up_does_not_blind_those_after_it()
+    {
+        _pacing.Check(Before, Second, TimeSpan.FromMilliseconds(0.1));
+        for (var i = 0; i < 10; i++)
+        {
+            _pacing.Check(Before, Second, TimeSpan.FromMilliseconds(30));
+            _pacing.CheckEvery.ShouldBe(TimeSpan.FromMilliseconds(200));
+        }
+    }
+
+    [Fact]
+    public void A_scan_that_was_held_up_is_cheap_all_the_same()
+    {
+        _took = TimeSpan.FromMilliseconds(1.5);
+        Quieten();
+        _took = Costly;
+        Scan(Before);
+
+        Targeted(Retransmitted, 0.1).ShouldBe(0.2);
     }
 
     [Fact]
