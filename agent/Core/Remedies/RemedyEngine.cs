@@ -115,8 +115,7 @@ public sealed class RemedyEngine
         _keepalives.BeginTick(now);
         foreach (var connection in _world.Seen)
         {
-            // What rests and may go on resting, as most do, needs keepalives at most, or a question to a neighbour.
-            for (var remedy = connection.Judged.Verdict == Verdict.Healthy && !connection.MayBeOfInterest && !_blackHoles.HasTold ? Probes : 0; remedy < Considering; remedy++)
+            for (var remedy = IsAtRest(connection) ? Probes : 0; remedy < Considering; remedy++)
             {
                 // Most connections need nothing: what is empty is not enumerated.
                 if (Consider(remedy, connection, late, now) is not Command[] { Length: 0 } and var commands)
@@ -164,6 +163,9 @@ public sealed class RemedyEngine
 
     /// <summary>The agent ends in good order: what was set for a test only is put back.</summary>
     public IEnumerable<Command> Stop() => _keepalives.PutBack();
+
+    /// <summary>Most are: what rests, and may go on resting, needs a keepalive at most, or is asked on behalf of a neighbour.</summary>
+    private bool IsAtRest(TrackedConnection connection) => connection.Judged.Verdict == Verdict.Healthy && !connection.MayBeOfInterest && !_blackHoles.HasTold;
 
     /// <summary>In this order.</summary>
     private IEnumerable<Command> Consider(int remedy, TrackedConnection connection, bool late, TimeSpan now) => remedy switch
