@@ -32,7 +32,6 @@ internal sealed class Ladder : IDisposable
     private readonly long _start;
     private readonly TimeSpan _end;
     private readonly Rungs _rungs;
-
     private readonly Comparison _comparison;
     private readonly Witnesses _witnesses;
     private readonly LossJudge _judge;
@@ -192,8 +191,7 @@ internal sealed class Ladder : IDisposable
                 rung.Restart();
                 if (rung.IsWitness || (_comparison.IsKeepaliveLost && !rung.Connection.HasPayload))
                 {
-                    // Where only data counts its time may be over by now: that it is closed would not get through.
-                    await _rungs.DropAsync(rung, isLost: !rung.IsWitness);
+                    await _rungs.DropAsync(rung, isLost: !rung.IsWitness); // where only data counts its time may be over by now
                 }
 
                 continue;

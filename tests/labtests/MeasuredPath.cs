@@ -19,6 +19,8 @@ internal sealed record Measured(int ExitCode, string Error, JsonElement? Json)
 
     public int Connections => Json!.Value.GetProperty("connections_used").GetInt32();
 
+    public bool Varies => Json!.Value.GetProperty("varies").GetBoolean();
+
     public bool? KeepaliveRefreshes => Flag("keepalive_refreshes");
 
     public bool? PayloadRefreshes => Flag("payload_refreshes");

@@ -5,7 +5,10 @@ public sealed class MeasuringNoiseTests
 {
     private const int Port = 7000;
 
-    /// <summary>The router forgets after 8 to 12 s, each idle connection after a time of its own.</summary>
+    /// <summary>
+    /// The router forgets after 8 to 12 s, each idle connection after a time of its own. One ladder in twenty or so meets none of that by
+    /// chance: of three side by side one shows it at least, and those that do not agree with one another.
+    /// </summary>
     [Fact]
     public async Task Jitter_is_shown_as_jitter()
     {
@@ -20,15 +23,21 @@ public sealed class MeasuringNoiseTests
             }
         });
 
-        var measured = await MeasuredPath.PostgreSqlAsync(lab);
+        var all = await Task.WhenAll(Enumerable.Range(0, 3).Select(_ => MeasuredPath.PostgreSqlAsync(lab)));
 
         await stop.CancelAsync();
         await jitter;
-        measured.ExitCode.ShouldBe(0, measured.Error);
-        measured.Json!.Value.GetProperty("varies").GetBoolean().ShouldBeTrue(measured.Json.ToString());
-        (measured.Lower / 2).ShouldBeLessThan(8);
-        measured.Class.ShouldBe("silent-drop");
-        $"{measured.Json}".ShouldContain("safe end");
+        foreach (var measured in all)
+        {
+            measured.ExitCode.ShouldBe(0, measured.Error);
+            (measured.Lower / 2).ShouldBeLessThan(8);
+            measured.Class.ShouldBe("silent-drop");
+        }
+
+        var (varying, steady) = (all.Where(m => m.Varies).ToList(), all.Where(m => !m.Varies).ToList());
+        varying.ShouldNotBeEmpty(string.Join('\n', all.Select(m => $"{m.Json}")));
+        varying.ShouldAllBe(m => $"{m.Json}".Contains("safe end"));
+        steady.ShouldAllBe(one => steady.TrueForAll(other => one.Lower <= other.Upper));
     }
 
     /// <summary>One in seven packets is lost, each way: no loss of theirs is a word of the server's, nor the router's time.</summary>
