@@ -45,6 +45,30 @@ public sealed class AgentCoreTests
         _core.WasLate.ShouldBeFalse();
     }
 
+    /// <summary>The connect probe was under way meanwhile, and its answer is as good as any.</summary>
+    [Theory]
+    [InlineData(false)]
+    [InlineData(true)]
+    public void A_late_tick_does_nothing_even_where_the_path_is_proven_up(bool isLate)
+    {
+        Hang();
+        _hands.Holds = true;
+        var connection = _core.World.Connections.All.Single();
+        var sent = connection.LastRetransmission;
+        Until(() => connection.LastRetransmission != sent);
+        _eyes.ProbesEnd = false;
+        Until(() => _eyes.Probes.Count > 0);
+        _hands.Holds = false;
+        _hands.Closed.Clear();
+        _eyes.ProbesEnd = true;
+        var planned = _core.NextTick;
+        _eyes.Now = planned + TimeSpan.FromSeconds(isLate ? 0.6 : 0.4);
+        _core.Tick(planned, _eyes, _hands);
+        _core.WasLate.ShouldBe(isLate);
+        connection.Path.Last!.IsCleanSuccess.ShouldBeTrue();
+        _hands.Closed.Count.ShouldBe(isLate ? 0 : 1);
+    }
+
     [Fact]
     public void A_tick_whose_observing_took_long_does_nothing()
     {

@@ -41,6 +41,25 @@ public sealed class BlackHoleTests
     }
 
     [Fact]
+    public void Out_of_order_data_that_closed_up_and_comes_again_is_told_a_second_time()
+    {
+        var socket = _bench.Open(idle: 1);
+        socket.Answers = true;
+        for (uint time = 1; time <= 2; time++)
+        {
+            socket.Send(_bench.Now);
+            socket.Acknowledge(_bench.Now);
+            _bench.Tick();
+            socket.OutOfOrder += 3;
+            _bench.Run(4);
+            Told().Count.ShouldBe((int)time);
+            socket.Receive(_bench.Now);
+            _bench.Run(2);
+            _bench.Connection(socket).Judged.Verdict.ShouldBe(Verdict.Healthy);
+        }
+    }
+
+    [Fact]
     public void Each_connection_is_told_of_and_one_that_went_on_and_hangs_again_a_second_time()
     {
         var (first, second) = (_bench.Open(idle: 1), _bench.Open(idle: 1));
