@@ -48,10 +48,10 @@ public sealed class BlackHoleTests
         for (uint time = 1; time <= 2; time++)
         {
             socket.OutOfOrder += 3; // what the server sends by itself, with nothing asked
-            _bench.Run(4);
+            _bench.Run(3.5);
             Told().Count.ShouldBe((int)time);
             socket.Receive(_bench.Now);
-            _bench.Run(2);
+            _bench.Run(1);
             _bench.Connection(socket).Judged.Verdict.ShouldBe(Verdict.Healthy);
         }
     }
