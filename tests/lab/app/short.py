@@ -19,7 +19,8 @@ def connect():
     connection = socket.create_connection((host, int(port)), timeout=3)
     if ask:
         connection.sendall(b"?")
-        connection.recv(1)
+        if not connection.recv(1):
+            raise OSError("closed without an answer")
     return connection
 
 

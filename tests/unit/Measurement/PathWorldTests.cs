@@ -38,13 +38,9 @@ public sealed class PathWorldTests(ITestOutputHelper output)
 
         output.WriteLine($"{known} of {Worlds[1]} are known, {errors.Count} wrong, {simulated.TotalHours:0} hours");
         harms.ShouldBeEmpty();
-        // The truth is in the bracket; and the class is right.
-        errors.Count(e => IsOfBracket(e)).ShouldBeLessThanOrEqualTo(Worlds[1] / 1000, string.Join('\n', errors));
-        errors.Count(e => !IsOfBracket(e)).ShouldBeLessThanOrEqualTo(Worlds[1] / 1000, string.Join('\n', errors));
+        errors.Count.ShouldBeLessThanOrEqualTo(Worlds[1] / 1000, string.Join('\n', errors));
         known.ShouldBeGreaterThan(Worlds[1] * 3 / 4);
     }
-
-    private static bool IsOfBracket(string error) => error.Contains(" loses ", StringComparison.Ordinal) || error.Contains(" survives ", StringComparison.Ordinal);
 
     /// <summary>A router that forgets after 1 to 1.5 times T: two runs may differ, but not both be certain.</summary>
     [Theory]
