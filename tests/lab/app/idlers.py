@@ -41,7 +41,8 @@ def used(results, number, use):
         use()
         results[number] = time.monotonic() - started
     except Exception as error:
-        print(f"client {number} failed after {time.monotonic() - started:.3f} s: {type(error).__name__}: {str(error).splitlines()[0]}")
+        # One write a line: others fail at the same time.
+        sys.stdout.write(f"client {number} failed after {time.monotonic() - started:.3f} s: {type(error).__name__}: {str(error).splitlines()[0]}\n")
 
 
 def together(uses):
