@@ -103,7 +103,7 @@ internal static class Checks
         var groups = snapshot!.Groups.Where(g => only is null || string.Equals(g.Workers, only, StringComparison.Ordinal)).ToList();
         if (groups.Count == 0)
         {
-            return (404, only is null ? "ServiceKO no group of workers is declared" : $"ServiceKO no group of workers is named {Plain(only)}");
+            return only is null ? (200, "ServiceOK no group of workers is declared") : (404, $"ServiceKO no group of workers is named {Plain(only)}");
         }
 
         var bad = false;
@@ -134,7 +134,7 @@ internal static class Checks
         var checks = snapshot!.Checks.Where(c => only is null || string.Equals(c.Name, only, StringComparison.Ordinal)).ToList();
         if (checks.Count == 0)
         {
-            return (404, only is null ? "ServiceKO no check is declared" : $"ServiceKO no check is named {Plain(only)}");
+            return only is null ? (200, "ServiceOK no check is declared") : (404, $"ServiceKO no check is named {Plain(only)}");
         }
 
         var bad = checks.Exists(c => c.IsMatch != true);

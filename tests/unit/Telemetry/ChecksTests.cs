@@ -42,7 +42,10 @@ public sealed class ChecksTests
     {
         Checks.Database(Samples.Snapshot([], []), Well, null).ShouldBe((200, "ServiceOK no upstream is in use"));
         Checks.Pool(Samples.Snapshot([], []), Well, null).ShouldBe((200, "ServiceOK no upstream is in use"));
+        Checks.Version(Samples.Snapshot([], []), Well, null).ShouldBe((200, "ServiceOK no check is declared"));
+        Checks.Workers(Samples.Snapshot([], []), Well, null).ShouldBe((200, "ServiceOK no group of workers is declared"));
         Checks.Database(Samples.Snapshot([], []), Well, "postgresql").Status.ShouldBe(404);
+        Checks.Workers(Samples.Snapshot([], []), Well, "web").ShouldBe((404, "ServiceKO no group of workers is named web"));
     }
 
     [Fact]
