@@ -29,6 +29,7 @@ internal sealed class AgentRooms : IDisposable
     private readonly Surroundings? _surroundings;
     private readonly IncidentReporter? _reporter;
     private readonly ILogger _log;
+    private IReadOnlyList<SourceStatus>? _sources;
     private HashSet<string> _told = [];
     private string? _lastProblem;
     private bool _isRefusalTold;
@@ -108,7 +109,6 @@ internal sealed class AgentRooms : IDisposable
     /// <summary>Why the HTTP endpoint is not there, where it is not.</summary>
     public Func<string?>? EndpointProblem { get; set; }
 
-    private IReadOnlyList<SourceStatus> Sources => [.. Eyes.Names, .. _sessions.Sources, .. _surroundings?.Sources ?? []];
 
     /// <summary>The loop is about to begin. Not before: a second agent is refused only after it was made, and these may be the first one's.</summary>
     public void BeginActing()
@@ -136,13 +136,8 @@ internal sealed class AgentRooms : IDisposable
         if (Core.World.IsFull)
         {
             _sessions.Attend(Core.World.Connections.All);
-            var problems = Sources.Select(source => source.Problem).OfType<string>().ToHashSet(StringComparer.Ordinal);
-            foreach (var problem in problems.Except(_told, StringComparer.Ordinal))
-            {
-                _log.Limitation(problem);
-            }
-
-            _told = problems;
+            _sources = ReadSources();
+            TellProblems(_sources);
             if (Eyes.Namespaces.Problem is { } refused && !_isRefusalTold)
             {
                 _log.Limitation(refused);
@@ -177,7 +172,7 @@ internal sealed class AgentRooms : IDisposable
             limitations.Add($"{Quantity.Of(Eyes.Namespaces.LeftOut, "network namespace is", "network namespaces are")} left out, since there are too many, in all or of one user: connections there are not seen");
         }
 
-        var sources = Sources;
+        var sources = _sources ?? ReadSources();
         limitations.AddRange(sources.Select(source => source.Problem).OfType<string>());
         limitations.AddRange(_surroundings?.Problems ?? []);
         limitations.AddRange(new[] { Eyes.Namespaces.Problem, EndpointProblem?.Invoke(), _incidents?.Problem, _lastProblem, Eyes.Owners.Problem }.OfType<string>());
@@ -193,6 +188,25 @@ internal sealed class AgentRooms : IDisposable
             Sources = sources,
             Limitations = limitations,
         };
+    }
+
+    private IReadOnlyList<SourceStatus> ReadSources() => [.. Eyes.Names, .. _sessions.Sources, .. _surroundings?.Sources ?? []];
+
+    /// <summary>What is wrong with a source is logged once, and again when it comes back.</summary>
+    private void TellProblems(IReadOnlyList<SourceStatus> sources)
+    {
+        if (_told.Count == 0 && sources.All(source => source.Problem is null))
+        {
+            return;
+        }
+
+        var problems = sources.Select(source => source.Problem).OfType<string>().ToHashSet(StringComparer.Ordinal);
+        foreach (var problem in problems.Except(_told, StringComparer.Ordinal))
+        {
+            _log.Limitation(problem);
+        }
+
+        _told = problems;
     }
 
     /// <summary>One full scan without remedies, for <c>status</c> without a running agent.</summary>

@@ -6,7 +6,7 @@ using Sidecar.Agent.Core.Tracking;
 
 namespace Sidecar.Agent.Telemetry;
 
-/// <summary>What the gauges show after one scan: immutable, summed up once, read by any number of scrapes.</summary>
+/// <summary>What the gauges show after one scan: immutable, summed up by the first scrape that reads it, then read by any number.</summary>
 internal sealed class ScanGauges
 {
     public static readonly ScanGauges Empty = new();
@@ -63,24 +63,24 @@ internal sealed class ScanGauges
     /// <summary>Sums a scan up.</summary>
     /// <param name="snapshot">The scan.</param>
     /// <param name="workerGroups">Names of the [workers:…] sections; one without processes counts 0.</param>
-    /// <param name="tallied">The upstreams with their connections counted; null: the snapshot's are counted.</param>
-    public static ScanGauges From(AgentSnapshot snapshot, IReadOnlyList<string> workerGroups, IReadOnlyList<Upstream>? tallied = null)
+    /// <param name="counted">The connections of upstreams, counted; null: the snapshot's are counted.</param>
+    public static ScanGauges From(AgentSnapshot snapshot, IReadOnlyList<string> workerGroups, IReadOnlyList<Sum>? counted = null)
     {
         var sums = new Dictionary<string, Sum>(StringComparer.Ordinal);
         foreach (var upstream in snapshot.Upstreams)
         {
-            sums[upstream.Name] = new Sum();
+            sums[upstream.Name] = new Sum(upstream.Name);
         }
 
-        foreach (var upstream in (tallied ?? []).Where(upstream => sums.ContainsKey(upstream.Name)))
+        foreach (var sum in (counted ?? []).Where(sum => sums.ContainsKey(sum.Upstream)))
         {
-            sums[upstream.Name] = new Sum(upstream.Tally);
+            sums[sum.Upstream] = sum;
         }
 
-        foreach (var connection in tallied is null ? snapshot.Connections : [])
+        foreach (var connection in counted is null ? snapshot.Connections : [])
         {
             ref var sum = ref CollectionsMarshal.GetValueRefOrAddDefault(sums, connection.Upstream, out _);
-            sum ??= new Sum();
+            sum ??= new Sum(connection.Upstream);
             sum.Verdicts[(int)connection.Verdict]++;
             if (connection.Idle > sum.IdleMax)
             {
@@ -242,23 +242,23 @@ internal sealed class ScanGauges
 
     private static KeyValuePair<string, object?> Tag(string name, string value) => new(name, value);
 
-    private sealed class Sum
+    /// <summary>The connections of one upstream, counted.</summary>
+    internal sealed class Sum(string upstream)
     {
-        public Sum()
-        {
-        }
-
-        public Sum(UpstreamTally tally)
+        /// <summary>As they are counted now.</summary>
+        public Sum(Upstream upstream)
+            : this(upstream.Name)
         {
             foreach (var verdict in VerdictNames.All)
             {
-                Verdicts[(int)verdict] = tally.Of(verdict);
+                Verdicts[(int)verdict] = upstream.Tally.Of(verdict);
             }
 
-            IdleMax = tally.IdleMax;
-            KeepaliveArmed = tally.KeepaliveArmed;
+            IdleMax = upstream.Tally.IdleMax;
+            KeepaliveArmed = upstream.Tally.KeepaliveArmed;
         }
 
+        public string Upstream { get; } = upstream;
         public long[] Verdicts { get; } = new long[VerdictNames.All.Count];
         public TimeSpan IdleMax { get; set; }
         public long KeepaliveArmed { get; set; }

@@ -34,7 +34,7 @@ internal sealed class SidecarMetrics : IDisposable
     private readonly Counter<double> _blackout;
     private readonly Histogram<double> _stuckDuration;
     private readonly Histogram<double> _scanDuration;
-    private volatile ScanGauges _gauges = ScanGauges.Empty;
+    private volatile Lazy<ScanGauges> _gauges = new(ScanGauges.Empty);
     private volatile Measurement<long>[] _scanSockets = [];
     private volatile Measurement<double>[] _lastScan = [];
     private volatile string[] _workerGroups = [];
@@ -88,51 +88,51 @@ internal sealed class SidecarMetrics : IDisposable
         _meter.CreateObservableGauge(Prefix + "last_scan_timestamp_seconds", () => _lastScan, "s", "Unix time at which the last scan ended.");
         _meter.CreateObservableGauge(Prefix + "config_last_reload_successful", () => _reloadSucceeded, null, "1 if the configuration was taken when it was last read, 0 if it was refused and an earlier one is in force.");
         _meter.CreateObservableGauge(Prefix + "config_last_reload_success_timestamp_seconds", () => _reloadedAt, "s", "Unix time at which the configuration in force was taken.");
-        _meter.CreateObservableGauge(Prefix + "protecting", () => _gauges.Protecting, null, "1 in mode protect, 0 in mode observe.");
-        _meter.CreateObservableGauge(Prefix + "limitations", () => _gauges.Limitations, null, "Number of things that the agent cannot do here; status lists them.");
-        _meter.CreateObservableGauge(Prefix + "source_up", () => _gauges.Sources, null, "1 if what the configuration names was found and could be read, 0 if not; status says why.");
-        _meter.CreateObservableGauge(Prefix + "connections", () => _gauges.Connections, "{connection}", "Watched connections by verdict.");
-        _meter.CreateObservableGauge(Prefix + "connection_idle_max_seconds", () => _gauges.IdleMax, "s", "Longest time for which a watched connection has been idle.");
-        _meter.CreateObservableGauge(Prefix + "keepalive_armed_connections", () => _gauges.KeepaliveArmed, "{connection}", "Watched connections on which a keepalive timer runs.");
-        _meter.CreateObservableGauge(Prefix + "path_up", () => _gauges.PathUp, null, "1 if the last fresh connection to the upstream succeeded, 0 if it failed, absent while none was needed.");
-        _meter.CreateObservableGauge(Prefix + "path_round_trip_seconds", () => _gauges.RoundTrip, "s", "Duration of the last successful fresh connection to the upstream.");
-        _meter.CreateObservableGauge(Prefix + "path_idle_timeout_seconds", () => _gauges.IdleTimeout, "s", "Bounds of the idle timeout of the path to the upstream; absent while unknown.");
-        _meter.CreateObservableGauge(Prefix + "worker_processes", () => _gauges.WorkerProcesses, "{process}", "Live processes of the group that hold or held a watched connection.");
-        _meter.CreateObservableGauge(Prefix + "worker_connections", () => _gauges.WorkerConnections, "{connection}", "Watched connections that the worker holds.");
-        _meter.CreateObservableGauge(Prefix + "worker_requests_in_flight", () => _gauges.WorkerRequests, "{request}", "Watched connections of the worker on which an answer is awaited.");
-        _meter.CreateObservableGauge(Prefix + "worker_traffic_share", () => _gauges.WorkerTraffic, null, "The worker's share of its group's bytes on watched connections over the last minute; absent where there were none.");
-        _meter.CreateObservableGauge(Prefix + "worker_cpu_share", () => _gauges.WorkerCpu, null, "CPU time of the worker per time, over the last seconds; 1 is one core.");
-        _meter.CreateObservableGauge(Prefix + "worker_resident_bytes", () => _gauges.WorkerResident, "By", "Resident memory of the worker.");
-        _meter.CreateObservableGauge(Prefix + "worker_resident_growth_bytes_per_second", () => _gauges.WorkerGrowth, "By/s", "Slope of the worker's resident memory over the last ten minutes; absent in its first.");
-        _meter.CreateObservableGauge(Prefix + "listen_queue_connections", () => _gauges.QueueWaiting, "{connection}", "Connections that wait to be accepted on a listening address of the group.");
-        _meter.CreateObservableGauge(Prefix + "listen_queue_peak_connections", () => _gauges.QueuePeak, "{connection}", "Most connections that waited there at a scan of the last minute.");
-        _meter.CreateObservableGauge(Prefix + "listen_queue_limit", () => _gauges.QueueLimit, "{connection}", "Most connections that may wait there: the application's backlog, cut by net.core.somaxconn.");
-        _meter.CreateObservableGauge(Prefix + "listener_connections", () => _gauges.ListenerConnections, "{connection}", "Open connections that came through the listening address.");
-        _meter.CreateObservableGauge(Prefix + "group_processes", () => _gauges.GroupProcesses, "{process}", "Live processes of the group.");
-        _meter.CreateObservableGauge(Prefix + "group_cpu_cores", () => _gauges.GroupCpu, null, "CPU time of the group's processes per time, over the last seconds; 1 is one core.");
-        _meter.CreateObservableGauge(Prefix + "group_cpu_imbalance", () => _gauges.GroupImbalance, null, "How unevenly the group's processes share their CPU time: 0 evenly, 1 one for all; absent where there is nothing to share.");
-        _meter.CreateObservableGauge(Prefix + "group_busy_cores", () => _gauges.GroupBusyCores, null, "Cores on which the processes that computed ran last.");
-        _meter.CreateObservableGauge(Prefix + "child_processes", () => _gauges.Children, "{process}", "Live children of the group's processes.");
-        _meter.CreateObservableGauge(Prefix + "zombie_children", () => _gauges.Zombies, "{process}", "Children of the group's processes that have ended and were not waited for.");
-        _meter.CreateObservableGauge(Prefix + "parent_resident_bytes", () => _gauges.ParentResident, "By", "Resident memory of the group's largest process that has children.");
-        _meter.CreateObservableGauge(Prefix + "parent_resident_growth_bytes_per_second", () => _gauges.ParentGrowth, "By/s", "Slope of that memory over the last ten minutes; absent in the first.");
-        _meter.CreateObservableGauge(Prefix + "gone_peers", () => _gauges.GonePeers, "{connection}", "Connections whose client went away while they waited to be accepted, or were served.");
-        _meter.CreateObservableGauge(Prefix + "gone_peer_max_seconds", () => _gauges.GonePeerMax, "s", "Longest time for which a connection that is served has had no client.");
-        _meter.CreateObservableGauge(Prefix + "haproxy_up", () => _gauges.HaproxyUp, null, "1 if the last read of the stats socket succeeded, 0 if it failed.");
-        _meter.CreateObservableGauge(Prefix + "haproxy_sessions", () => _gauges.HaproxySessions, "{connection}", "Connections of the whole process.");
-        _meter.CreateObservableGauge(Prefix + "haproxy_sessions_limit", () => _gauges.HaproxySessionLimit, "{connection}", "Most connections of the whole process (maxconn).");
-        _meter.CreateObservableGauge(Prefix + "haproxy_servers", () => _gauges.HaproxyServers, "{server}", "Servers of the backend by state.");
-        _meter.CreateObservableGauge(Prefix + "haproxy_queued_requests", () => _gauges.HaproxyQueue, "{request}", "Requests that wait for a slot of the backend or of one of its servers.");
-        _meter.CreateObservableGauge(Prefix + "haproxy_backend_sessions", () => _gauges.HaproxyBackendSessions, "{request}", "Requests at the servers of the backend.");
-        _meter.CreateObservableGauge(Prefix + "haproxy_backend_sessions_limit", () => _gauges.HaproxyBackendLimit, "{request}", "Sum of maxconn of the backend's servers in use; absent where one has none.");
-        _meter.CreateObservableGauge(Prefix + "check_ok", () => _gauges.ChecksOk, null, "1 if both sides of the check say the same, 0 if not; absent where one is not known.");
-        _meter.CreateObservableGauge(Prefix + "server_role", () => _gauges.ServerRole, null, "1 for what the database server is (primary, standby, read-only), 0 for the others; absent without a dsn-file.");
-        _meter.CreateObservableGauge(Prefix + "server_role_as_declared", () => _gauges.ServerRoleAsDeclared, null, "1 if the server has the role that the configuration asks for, 0 if not; absent where it asks for none.");
-        _meter.CreateObservableGauge(Prefix + "server_replication_lag_seconds", () => _gauges.ReplicationLag, "s", "Of a standby its own lag, of a primary that of its slowest standby; absent where there is none.");
-        _meter.CreateObservableGauge(Prefix + "server_standbys", () => _gauges.Standbys, "{standby}", "Standbys that are connected to the server.");
-        _meter.CreateObservableGauge(Prefix + "server_connections", () => _gauges.ServerConnections, "{connection}", "Client sessions on the server, from everywhere.");
-        _meter.CreateObservableGauge(Prefix + "server_connections_limit", () => _gauges.ServerConnectionsLimit, "{connection}", "Sessions that the server allows ordinary roles together.");
-        _meter.CreateObservableGauge(Prefix + "server_oldest_transaction_seconds", () => _gauges.OldestTransaction, "s", "Age of the oldest open transaction on the server; absent where there is none.");
+        _meter.CreateObservableGauge(Prefix + "protecting", () => _gauges.Value.Protecting, null, "1 in mode protect, 0 in mode observe.");
+        _meter.CreateObservableGauge(Prefix + "limitations", () => _gauges.Value.Limitations, null, "Number of things that the agent cannot do here; status lists them.");
+        _meter.CreateObservableGauge(Prefix + "source_up", () => _gauges.Value.Sources, null, "1 if what the configuration names was found and could be read, 0 if not; status says why.");
+        _meter.CreateObservableGauge(Prefix + "connections", () => _gauges.Value.Connections, "{connection}", "Watched connections by verdict.");
+        _meter.CreateObservableGauge(Prefix + "connection_idle_max_seconds", () => _gauges.Value.IdleMax, "s", "Longest time for which a watched connection has been idle.");
+        _meter.CreateObservableGauge(Prefix + "keepalive_armed_connections", () => _gauges.Value.KeepaliveArmed, "{connection}", "Watched connections on which a keepalive timer runs.");
+        _meter.CreateObservableGauge(Prefix + "path_up", () => _gauges.Value.PathUp, null, "1 if the last fresh connection to the upstream succeeded, 0 if it failed, absent while none was needed.");
+        _meter.CreateObservableGauge(Prefix + "path_round_trip_seconds", () => _gauges.Value.RoundTrip, "s", "Duration of the last successful fresh connection to the upstream.");
+        _meter.CreateObservableGauge(Prefix + "path_idle_timeout_seconds", () => _gauges.Value.IdleTimeout, "s", "Bounds of the idle timeout of the path to the upstream; absent while unknown.");
+        _meter.CreateObservableGauge(Prefix + "worker_processes", () => _gauges.Value.WorkerProcesses, "{process}", "Live processes of the group that hold or held a watched connection.");
+        _meter.CreateObservableGauge(Prefix + "worker_connections", () => _gauges.Value.WorkerConnections, "{connection}", "Watched connections that the worker holds.");
+        _meter.CreateObservableGauge(Prefix + "worker_requests_in_flight", () => _gauges.Value.WorkerRequests, "{request}", "Watched connections of the worker on which an answer is awaited.");
+        _meter.CreateObservableGauge(Prefix + "worker_traffic_share", () => _gauges.Value.WorkerTraffic, null, "The worker's share of its group's bytes on watched connections over the last minute; absent where there were none.");
+        _meter.CreateObservableGauge(Prefix + "worker_cpu_share", () => _gauges.Value.WorkerCpu, null, "CPU time of the worker per time, over the last seconds; 1 is one core.");
+        _meter.CreateObservableGauge(Prefix + "worker_resident_bytes", () => _gauges.Value.WorkerResident, "By", "Resident memory of the worker.");
+        _meter.CreateObservableGauge(Prefix + "worker_resident_growth_bytes_per_second", () => _gauges.Value.WorkerGrowth, "By/s", "Slope of the worker's resident memory over the last ten minutes; absent in its first.");
+        _meter.CreateObservableGauge(Prefix + "listen_queue_connections", () => _gauges.Value.QueueWaiting, "{connection}", "Connections that wait to be accepted on a listening address of the group.");
+        _meter.CreateObservableGauge(Prefix + "listen_queue_peak_connections", () => _gauges.Value.QueuePeak, "{connection}", "Most connections that waited there at a scan of the last minute.");
+        _meter.CreateObservableGauge(Prefix + "listen_queue_limit", () => _gauges.Value.QueueLimit, "{connection}", "Most connections that may wait there: the application's backlog, cut by net.core.somaxconn.");
+        _meter.CreateObservableGauge(Prefix + "listener_connections", () => _gauges.Value.ListenerConnections, "{connection}", "Open connections that came through the listening address.");
+        _meter.CreateObservableGauge(Prefix + "group_processes", () => _gauges.Value.GroupProcesses, "{process}", "Live processes of the group.");
+        _meter.CreateObservableGauge(Prefix + "group_cpu_cores", () => _gauges.Value.GroupCpu, null, "CPU time of the group's processes per time, over the last seconds; 1 is one core.");
+        _meter.CreateObservableGauge(Prefix + "group_cpu_imbalance", () => _gauges.Value.GroupImbalance, null, "How unevenly the group's processes share their CPU time: 0 evenly, 1 one for all; absent where there is nothing to share.");
+        _meter.CreateObservableGauge(Prefix + "group_busy_cores", () => _gauges.Value.GroupBusyCores, null, "Cores on which the processes that computed ran last.");
+        _meter.CreateObservableGauge(Prefix + "child_processes", () => _gauges.Value.Children, "{process}", "Live children of the group's processes.");
+        _meter.CreateObservableGauge(Prefix + "zombie_children", () => _gauges.Value.Zombies, "{process}", "Children of the group's processes that have ended and were not waited for.");
+        _meter.CreateObservableGauge(Prefix + "parent_resident_bytes", () => _gauges.Value.ParentResident, "By", "Resident memory of the group's largest process that has children.");
+        _meter.CreateObservableGauge(Prefix + "parent_resident_growth_bytes_per_second", () => _gauges.Value.ParentGrowth, "By/s", "Slope of that memory over the last ten minutes; absent in the first.");
+        _meter.CreateObservableGauge(Prefix + "gone_peers", () => _gauges.Value.GonePeers, "{connection}", "Connections whose client went away while they waited to be accepted, or were served.");
+        _meter.CreateObservableGauge(Prefix + "gone_peer_max_seconds", () => _gauges.Value.GonePeerMax, "s", "Longest time for which a connection that is served has had no client.");
+        _meter.CreateObservableGauge(Prefix + "haproxy_up", () => _gauges.Value.HaproxyUp, null, "1 if the last read of the stats socket succeeded, 0 if it failed.");
+        _meter.CreateObservableGauge(Prefix + "haproxy_sessions", () => _gauges.Value.HaproxySessions, "{connection}", "Connections of the whole process.");
+        _meter.CreateObservableGauge(Prefix + "haproxy_sessions_limit", () => _gauges.Value.HaproxySessionLimit, "{connection}", "Most connections of the whole process (maxconn).");
+        _meter.CreateObservableGauge(Prefix + "haproxy_servers", () => _gauges.Value.HaproxyServers, "{server}", "Servers of the backend by state.");
+        _meter.CreateObservableGauge(Prefix + "haproxy_queued_requests", () => _gauges.Value.HaproxyQueue, "{request}", "Requests that wait for a slot of the backend or of one of its servers.");
+        _meter.CreateObservableGauge(Prefix + "haproxy_backend_sessions", () => _gauges.Value.HaproxyBackendSessions, "{request}", "Requests at the servers of the backend.");
+        _meter.CreateObservableGauge(Prefix + "haproxy_backend_sessions_limit", () => _gauges.Value.HaproxyBackendLimit, "{request}", "Sum of maxconn of the backend's servers in use; absent where one has none.");
+        _meter.CreateObservableGauge(Prefix + "check_ok", () => _gauges.Value.ChecksOk, null, "1 if both sides of the check say the same, 0 if not; absent where one is not known.");
+        _meter.CreateObservableGauge(Prefix + "server_role", () => _gauges.Value.ServerRole, null, "1 for what the database server is (primary, standby, read-only), 0 for the others; absent without a dsn-file.");
+        _meter.CreateObservableGauge(Prefix + "server_role_as_declared", () => _gauges.Value.ServerRoleAsDeclared, null, "1 if the server has the role that the configuration asks for, 0 if not; absent where it asks for none.");
+        _meter.CreateObservableGauge(Prefix + "server_replication_lag_seconds", () => _gauges.Value.ReplicationLag, "s", "Of a standby its own lag, of a primary that of its slowest standby; absent where there is none.");
+        _meter.CreateObservableGauge(Prefix + "server_standbys", () => _gauges.Value.Standbys, "{standby}", "Standbys that are connected to the server.");
+        _meter.CreateObservableGauge(Prefix + "server_connections", () => _gauges.Value.ServerConnections, "{connection}", "Client sessions on the server, from everywhere.");
+        _meter.CreateObservableGauge(Prefix + "server_connections_limit", () => _gauges.Value.ServerConnectionsLimit, "{connection}", "Sessions that the server allows ordinary roles together.");
+        _meter.CreateObservableGauge(Prefix + "server_oldest_transaction_seconds", () => _gauges.Value.OldestTransaction, "s", "Age of the oldest open transaction on the server; absent where there is none.");
     }
 
     /// <summary>The meter, for exporters that are attached to it by reference.</summary>
@@ -222,8 +222,8 @@ internal sealed class SidecarMetrics : IDisposable
     }
 
     /// <summary>
-    /// Makes one scan's findings what the gauges show. The sums are made here, once, and not at each scrape. Called by
-    /// the loop alone.
+    /// Makes one scan's findings what the gauges show. They are summed up when somebody reads them, once. Called by the loop
+    /// alone.
     /// </summary>
     /// <param name="snapshot">The scan; where it describes only some of the connections, the tallies have them all.</param>
     /// <param name="tallied">The upstreams with their connections counted; null: as the snapshot has them.</param>
@@ -267,7 +267,10 @@ internal sealed class SidecarMetrics : IDisposable
 
         ForgetBackends(snapshot);
 
-        _gauges = ScanGauges.From(snapshot, _workerGroups, tallied);
+        var groups = _workerGroups;
+        var counted = tallied?.Where(upstream => upstream.IsTold).Select(upstream => new ScanGauges.Sum(upstream)).ToArray();
+        var shown = counted is null ? snapshot : snapshot with { Connections = [] };
+        _gauges = new(() => ScanGauges.From(shown, groups, counted));
     }
 
     public void Dispose()
