@@ -269,7 +269,7 @@ internal sealed class BackgroundMeasurement : IAsyncDisposable
                 report.Upper is { } upper ? Duration.ForPeople(upper) : "none",
                 string.Join("; ", report.Notes.DefaultIfEmpty("no remarks")));
             // Keepalives that did not help on one occasion prove nothing: asked again.
-            if (report.Interrupted || report is { KeepaliveRefreshes: false, Class: PathClass.SilentDrop or PathClass.Reset })
+            if (report.Interrupted || report is { KeepaliveRefreshes: false, Class: PathClass.SilentDrop or PathClass.Reset or PathClass.NotKnown })
             {
                 problem = report.Notes is [.., var last] ? last : null;
                 report = null;

@@ -24,10 +24,10 @@ internal sealed class Confirmation(LadderEvidence evidence, Rungs rungs, TimeSpa
     private int _surveys;
 
     /// <summary>
-    /// Seeing the bounds again takes as long as the longer one, and as much again where they do not hold; twice that where the
-    /// connections follow one another.
+    /// Seeing the bounds again takes as long as the longer one, and as much again where they do not hold; once for each repetition
+    /// where the connections follow one another.
     /// </summary>
-    private static TimeSpan Time(TimeSpan upper, LadderSettings settings) => (upper * (settings.IsGuest ? 4.4 : 2.2)) + (Patience * 2);
+    private static TimeSpan Time(TimeSpan upper, LadderSettings settings) => (upper * (settings.IsGuest ? 7 : 2.2)) + (Patience * 2);
 
     /// <summary>The next step; null where the search goes on.</summary>
     /// <param name="bounds">Where it searches.</param>
@@ -54,7 +54,7 @@ internal sealed class Confirmation(LadderEvidence evidence, Rungs rungs, TimeSpa
             }
         }
 
-        if (bounds.Varies && !settings.IsGuest && _surveys < MostSurveys && LadderPlan.Survey(bounds.Upper!.Value, evidence.Longest, settings) is var survey && now + survey[^1] + Patience < end)
+        if (bounds.Varies && _surveys < MostSurveys && LadderPlan.Survey(bounds.Upper!.Value, evidence.Longest, settings) is var survey && now + survey[^1] + Patience < end)
         {
             _surveys++;
             _survey = [.. survey];

@@ -27,7 +27,7 @@ internal sealed class LadderFindings
         _clock = clock;
         _settings = settings;
         _learnt = learnt;
-        _evidence = new LadderEvidence(settings.Repeats);
+        _evidence = new LadderEvidence(LadderPlan.Repeats);
         if (settings.Survived > TimeSpan.Zero)
         {
             _evidence.Add(new LadderTrial(settings.Survived, true, TimeSpan.MinValue, TimeSpan.MinValue));
@@ -147,7 +147,7 @@ internal sealed class LadderFindings
         {
             Note("no application data was sent (plain TCP): whether it keeps a connection alive is not known");
         }
-        else if (keepalive == false && kind is PathClass.SilentDrop or PathClass.Reset)
+        else if (keepalive == false && kind is PathClass.SilentDrop or PathClass.Reset or PathClass.NotKnown)
         {
             Note(payload is null
                 ? "keepalives did not keep a connection alive, on one occasion; whether this path counts data only can be known with --payload or --protocol postgresql"
@@ -188,19 +188,37 @@ internal sealed class LadderFindings
         };
     }
 
-    /// <summary>How connections are lost at the timeout, and not long after it: something else may end them then.</summary>
-    private LossKind? Usual()
+    /// <summary>How connections are lost at the timeout, and not long after it: something else may end them then. Most of them, where not all alike.</summary>
+    private LossKind? Usual() => AtTimeout() is { Length: > 0 } losses ? losses.GroupBy(kind => kind).MaxBy(kinds => kinds.Count())!.Key : null;
+
+    private LossKind[] AtTimeout()
     {
         var result = _evidence.Result();
         var counted = _losses.Where(l => _evidence.Counts(l.Trial)).ToArray();
         var atTimeout = counted.Where(l => l.Trial.Gap >= result.Upper && l.Trial.Gap <= result.Upper + _settings.WidthAt(result.Lower)).ToArray();
-        return (atTimeout.Length > 0 ? atTimeout : counted).GroupBy(l => l.Kind).MaxBy(g => g.Count())?.Key;
+        return [.. (atTimeout.Length > 0 ? atTimeout : counted).Select(l => l.Kind)];
     }
 
-    private PathClass Classify(LadderBounds result) => result.Upper is null ? PathClass.NoneSeen : Usual() switch
+    private PathClass Classify(LadderBounds result)
     {
-        null => PathClass.NoneSeen,
-        _ when IsPayloadOnly => PathClass.PayloadOnly,
+        if (result.Upper is null || AtTimeout() is not { Length: > 0 } losses)
+        {
+            return PathClass.NoneSeen;
+        }
+
+        if (IsPayloadOnly)
+        {
+            return PathClass.PayloadOnly;
+        }
+
+        // One loss says how the path loses connections where nothing else has happened that may have ended it.
+        var kinds = losses.Select(ClassOf).Distinct().ToArray();
+        var wasCalm = !_hadEvent && !result.Varies && _losses.All(l => !l.Trial.IsSuspect && _evidence.Counts(l.Trial));
+        return kinds.Length == 1 && (losses.Length > 1 || wasCalm) ? kinds[0] : PathClass.NotKnown;
+    }
+
+    private static PathClass ClassOf(LossKind kind) => kind switch
+    {
         LossKind.PeerClosed or LossKind.PeerAnnounced => PathClass.PeerCloses,
         LossKind.Reset => PathClass.Reset,
         _ => PathClass.SilentDrop,

@@ -20,6 +20,9 @@ internal enum PathClass
 
     /// <summary>Something between counts application data only; keepalives do not count.</summary>
     PayloadOnly,
+
+    /// <summary>Lost, but not each time in the same way, or once while something else was wrong.</summary>
+    NotKnown,
 }
 
 /// <summary>One gap that was tried, for the picture.</summary>
@@ -88,13 +91,14 @@ internal sealed record MeasurementReport
     /// <summary>What an operator should know besides.</summary>
     public required IReadOnlyList<string> Notes { get; init; }
 
-    /// <summary>The class as it is written: <c>silent-drop</c>, <c>reset</c>, <c>peer-closes</c>, <c>payload-only</c>, <c>none-seen</c>.</summary>
+    /// <summary>The class as it is written: <c>silent-drop</c>, <c>reset</c>, <c>peer-closes</c>, <c>payload-only</c>, <c>not-known</c>, <c>none-seen</c>.</summary>
     public string ClassName => Class switch
     {
         PathClass.SilentDrop => "silent-drop",
         PathClass.Reset => "reset",
         PathClass.PeerCloses => "peer-closes",
         PathClass.PayloadOnly => "payload-only",
+        PathClass.NotKnown => "not-known",
         _ => "none-seen",
     };
 }

@@ -20,7 +20,8 @@ public sealed record LadderTrial(TimeSpan Gap, bool Survived, TimeSpan Begun, Ti
 /// <param name="Upper">Null where no loss counts.</param>
 /// <param name="Varies">
 /// The same gap was survived and lost: no single timeout explains it. The bounds are then those of a time that varies: below
-/// <paramref name="Lower"/> nothing was lost, with half of what it was seen to vary by to spare.
+/// <paramref name="Lower"/> nothing was lost, above <paramref name="Upper"/> nothing survived, with half of what it was seen to vary by
+/// to spare where such gaps were tried.
 /// </param>
 public readonly record struct LadderBounds(TimeSpan Lower, TimeSpan? Upper, bool Varies);
 
@@ -79,7 +80,8 @@ public sealed class LadderEvidence(int repeats)
 
         // So few trials have hardly met the extremes.
         var spread = longest - shortest;
-        return new LadderBounds(LongestBelow(shortest - (spread / 2)), Shortest(established.Where(t => t.Gap > longest)), true);
+        var upper = Shortest(established.Where(t => t.Gap > longest + (spread / 2))) ?? Shortest(established.Where(t => t.Gap > longest));
+        return new LadderBounds(LongestBelow(shortest - (spread / 2)), upper, true);
     }
 
     /// <summary>

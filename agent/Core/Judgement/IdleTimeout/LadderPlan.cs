@@ -27,9 +27,6 @@ public sealed record LadderSettings
     /// </summary>
     public bool IsGuest { get; init; }
 
-    /// <summary>How often each of the final bounds is tried again; a guest has few connections, and a ladder every day.</summary>
-    public int Repeats => IsGuest ? 1 : 3;
-
     /// <summary>The width at which an interval that starts at <paramref name="lower"/> is narrow enough.</summary>
     public TimeSpan WidthAt(TimeSpan lower)
     {
@@ -83,6 +80,9 @@ public static class LadderPlan
     /// <summary>And where everything was lost at once and the search has begun anew, however often.</summary>
     public const int MostConnections = 56;
 
+    /// <summary>How often each of the final bounds is tried again.</summary>
+    public const int Repeats = 3;
+
     // Share of a common value to either side of it, at the default precision of 5 %: 2 % and 2 % make a width of 4.1 %.
     private const double PairOffset = 0.4;
 
@@ -104,8 +104,9 @@ public static class LadderPlan
     // How far outside a bound it is tried again, as a share of the wanted width.
     private const double Aside = 0.1;
 
-    // Gaps of a survey, and how far it reaches beyond what has been seen.
+    // Gaps of a survey, a guest's one after another, and how far it reaches beyond what has been seen.
     private const int SurveyGaps = 12;
+    private const int GuestSurveyGaps = 4;
     private const double Beyond = 0.25;
 
     private const int FewSlots = 10;
@@ -184,7 +185,7 @@ public static class LadderPlan
     public static IReadOnlyList<TimeSpan> Survey(TimeSpan shortest, TimeSpan longest, LadderSettings settings)
     {
         var (from, to) = (shortest * (1 - Beyond), (longest * (1 + Beyond)) + settings.MinimumWidth);
-        var count = Math.Max(2, Math.Min(settings.Slots, SurveyGaps));
+        var count = settings.IsGuest ? GuestSurveyGaps : Math.Max(2, Math.Min(settings.Slots, SurveyGaps));
         return [.. Enumerable.Range(0, count).Select(i => from + ((to - from) * i / (count - 1)))];
     }
 

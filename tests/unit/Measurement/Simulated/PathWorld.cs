@@ -161,6 +161,7 @@ internal static class PathWorld
             PathClass.Reset => ends.Any(e => e.Ending == Reset && e.Shortest <= Math.Max(longest, upper.Value) + TestSeconds),
             PathClass.PeerCloses => possible.Any(e => e.Ending is Fin or Announced || e is { Ending: Reset, IsServer: true }),
             PathClass.PayloadOnly => true,
+            PathClass.NotKnown => !(isCalm && report.Confirmed && ends.Count == 1),
             _ => false,
         };
         if (!isRight)
