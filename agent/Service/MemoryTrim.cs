@@ -24,7 +24,7 @@ internal sealed class MemoryTrim
         var allocated = GC.GetTotalAllocatedBytes();
         if (allocated - _allocated > WorthIt)
         {
-            rooms.Core.World.Connections.TrimExcess();
+            rooms.Core.World.TrimExcess();
             rooms.Eyes.Owners.TrimExcess();
             GC.Collect(GC.MaxGeneration, GCCollectionMode.Aggressive, blocking: true, compacting: true);
             _allocated = allocated;

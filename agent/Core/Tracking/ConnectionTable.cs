@@ -50,7 +50,7 @@ public sealed class ConnectionTable
     public TrackedConnection? Find(ulong inode, SocketCookie cookie) => _byCookie.TryGetValue((inode, cookie), out var connection) ? connection : null;
 
     /// <summary>Gives back what growing has left over.</summary>
-    public void TrimExcess()
+    internal void TrimExcess()
     {
         _connections.TrimExcess(_connections.Count + (_connections.Count / 16));
         _order.TrimExcess();

@@ -120,6 +120,16 @@ public sealed class World
         }
     }
 
+    /// <summary>Gives back what growing has left over.</summary>
+    public void TrimExcess()
+    {
+        Connections.TrimExcess();
+        _seen.TrimExcess();
+        _gone.TrimExcess();
+        _ownerless.TrimExcess();
+        _perhapsOfInterest.TrimExcess();
+    }
+
     /// <summary>A tick begins.</summary>
     /// <param name="full">Whether all sockets are going to be scanned; else the silent ones alone are looked up.</param>
     /// <param name="utcNow">Wall clock, for what is kept and told; nothing is decided by it.</param>
