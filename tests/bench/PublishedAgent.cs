@@ -1,5 +1,6 @@
 using System.Diagnostics;
 using System.Globalization;
+using System.Runtime.InteropServices;
 using System.Text.RegularExpressions;
 using Sidecar.Lab;
 
@@ -8,9 +9,6 @@ namespace Sidecar.Benchmarks;
 /// <summary>out/conn-sidecar, run in the worker's namespace of a field as the service manager would.</summary>
 internal sealed partial class PublishedAgent : IDisposable
 {
-    // USER_HZ is 100 on every Linux that .NET runs on.
-    private const double TicksPerSecond = 100;
-
     private readonly Field _field;
     private readonly ChildProcess _process;
 
@@ -38,14 +36,19 @@ internal sealed partial class PublishedAgent : IDisposable
             }));
     }
 
-    /// <summary>User and system time so far.</summary>
+    /// <summary>
+    /// User and system time so far, to the nanosecond: by the process's CPU clock (clock_getcpuclockid(3)). The times in /proc are
+    /// sampled by the kernel's tick, which a process that wakes on the tick meets too often.
+    /// </summary>
     public TimeSpan Cpu
     {
         get
         {
-            var stat = File.ReadAllText(string.Create(CultureInfo.InvariantCulture, $"/proc/{_process.Pid}/stat"));
-            var fields = stat[(stat.LastIndexOf(')') + 2)..].Split(' ');
-            return TimeSpan.FromSeconds((long.Parse(fields[11], CultureInfo.InvariantCulture) + long.Parse(fields[12], CultureInfo.InvariantCulture)) / TicksPerSecond);
+            const int scheduler = 2;
+            var time = new long[2];
+            return clock_gettime((~_process.Pid << 3) | scheduler, time) == 0
+                ? TimeSpan.FromSeconds(time[0]) + TimeSpan.FromMicroseconds(time[1] / 1000.0)
+                : throw new InvalidOperationException($"the CPU clock of process {_process.Pid} cannot be read");
         }
     }
 
@@ -103,4 +106,7 @@ internal sealed partial class PublishedAgent : IDisposable
 
     [GeneratedRegex(@"^(?<name>[a-z_]+)(?:\{[^}]*\})? (?<value>\S+)", RegexOptions.Multiline | RegexOptions.CultureInvariant, 1000)]
     private static partial Regex Line();
+
+    [LibraryImport("libc")]
+    private static partial int clock_gettime(int clock, [Out] long[] secondsAndNanoseconds);
 }
