@@ -216,9 +216,12 @@ internal sealed class BackgroundMeasurement : IAsyncDisposable
         return now - begun >= _settings.MeasureAgainAfter;
     }
 
-    /// <summary>Evidence contradicts itself, or what contradicted it has been worn out and little is left.</summary>
+    /// <summary>
+    /// Evidence contradicts itself, or what contradicted it has been worn out and little is left; or the last ladder met losses and found
+    /// no gap that is lost for certain, as where the router was changed meanwhile.
+    /// </summary>
     private static bool IsUnsettled(IdleTimeoutEstimate estimate, PathHistory history) =>
-        estimate.Contradicted || (!IsTight(estimate) && (estimate.Upper is not null || history.Report?.Upper is not null));
+        estimate.Contradicted || history.Report is { Upper: null, Varies: true } || (!IsTight(estimate) && (estimate.Upper is not null || history.Report?.Upper is not null));
 
     private static bool IsTight(IdleTimeoutEstimate estimate) => estimate.IsTight(0.1, TimeSpan.FromSeconds(2));
 

@@ -188,20 +188,21 @@ internal sealed class LadderFindings
         };
     }
 
-    /// <summary>How connections are lost at the timeout, and not long after it: something else may end them then. Most of them, where not all alike.</summary>
-    private LossKind? Usual() => AtTimeout() is { Length: > 0 } losses ? losses.GroupBy(kind => kind).MaxBy(kinds => kinds.Count())!.Key : null;
+    /// <summary>How connections are lost at the timeout: most of them, where not all alike.</summary>
+    private LossKind? Usual() => (AtTimeout() is { Length: > 0 } losses ? losses : Counted).GroupBy(l => l.Kind).MaxBy(kinds => kinds.Count())?.Key;
 
-    private LossKind[] AtTimeout()
+    private (LadderTrial Trial, LossKind Kind, bool IsKept)[] Counted => [.. _losses.Where(l => _evidence.Counts(l.Trial))];
+
+    /// <summary>And not long after it: something else may end them then.</summary>
+    private (LadderTrial Trial, LossKind Kind, bool IsKept)[] AtTimeout()
     {
         var result = _evidence.Result();
-        var counted = _losses.Where(l => _evidence.Counts(l.Trial)).ToArray();
-        var atTimeout = counted.Where(l => l.Trial.Gap >= result.Upper && l.Trial.Gap <= result.Upper + _settings.WidthAt(result.Lower)).ToArray();
-        return [.. (atTimeout.Length > 0 ? atTimeout : counted).Select(l => l.Kind)];
+        return [.. Counted.Where(l => l.Trial.Gap >= result.Upper && l.Trial.Gap <= result.Upper + _settings.WidthAt(result.Lower))];
     }
 
     private PathClass Classify(LadderBounds result)
     {
-        if (result.Upper is null || AtTimeout() is not { Length: > 0 } losses)
+        if (result is { Upper: null, Varies: false })
         {
             return PathClass.NoneSeen;
         }
@@ -211,10 +212,11 @@ internal sealed class LadderFindings
             return PathClass.PayloadOnly;
         }
 
-        // One loss says how the path loses connections where nothing else has happened that may have ended it.
-        var kinds = losses.Select(ClassOf).Distinct().ToArray();
+        // One loss says how the path loses connections where nothing else has happened that may have ended it; else all are asked.
         var wasCalm = !_hadEvent && !result.Varies && _losses.All(l => !l.Trial.IsSuspect && _evidence.Counts(l.Trial));
-        return kinds.Length == 1 && (losses.Length > 1 || wasCalm) ? kinds[0] : PathClass.NotKnown;
+        var losses = AtTimeout() is { Length: > 0 } some && (wasCalm || some.Length > 1) ? some : Counted;
+        var kinds = losses.Select(l => ClassOf(l.Kind)).Distinct().ToArray();
+        return result.Upper is not null && kinds.Length == 1 && (wasCalm || losses.Length > 1) ? kinds[0] : PathClass.NotKnown;
     }
 
     private static PathClass ClassOf(LossKind kind) => kind switch

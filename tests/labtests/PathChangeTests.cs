@@ -47,7 +47,7 @@ public sealed class PathChangeTests
         try
         {
             await Wait.UntilAsync($"{timeout} s is bracketed", async () => await BoundsAsync(agent) is { Lower: { } lower, Upper: { } upper }
-                && lower <= timeout && upper >= timeout && upper - lower <= Math.Max(1, lower * 0.1), Wait.Seconds(60));
+                && lower <= timeout && upper >= timeout && upper - lower <= Math.Max(1, lower * 0.1), Wait.Seconds(90));
         }
         catch (TimeoutException e)
         {

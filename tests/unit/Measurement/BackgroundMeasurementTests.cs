@@ -107,6 +107,20 @@ public sealed class BackgroundMeasurementTests : IAsyncLifetime, IDisposable
         _ladders[1].Settings.Survived.ShouldBe(TimeSpan.FromSeconds(5));
     }
 
+    /// <summary>The router was changed while it ran: gaps were lost, and longer ones survived afterwards.</summary>
+    [Fact]
+    public async Task A_ladder_that_met_losses_and_found_no_upper_bound_is_followed_by_another()
+    {
+        await BeginAsync();
+        _ladders[^1].End.SetResult(Report(upper: null) with { Varies = true, Class = PathClass.NotKnown });
+        await TakeAsync();
+        _clock.Advance(TimeSpan.FromMinutes(1));
+
+        await BeginAsync();
+
+        _ladders.Count.ShouldBe(2);
+    }
+
     [Fact]
     public async Task Refusals_double_the_pause_up_to_a_day()
     {
