@@ -18,7 +18,7 @@ public sealed class DefaultPoolsTests
 
     [Fact]
     public async Task Without_the_agent_a_pool_is_lost() =>
-        (await Should.ThrowAsync<ShouldAssertException>(() => PoolsAsync(TimeSpan.FromSeconds(12), withAgent: false))).Message.ShouldContain("in time");
+        (await Assert.ThrowsAsync<ShouldAssertException>(() => PoolsAsync(TimeSpan.FromSeconds(12), withAgent: false))).Message.ShouldContain("in time");
 
     private static async Task PoolsAsync(TimeSpan idleTimeout, bool withAgent, bool declared = false)
     {
