@@ -39,6 +39,7 @@ public sealed class PathWorldTests(ITestOutputHelper output)
         output.WriteLine($"{known} of {Worlds[1]} are known, {errors.Count} wrong, {simulated.TotalHours:0} hours");
         harms.ShouldBeEmpty();
         errors.Count.ShouldBeLessThanOrEqualTo(Worlds[1] / 1000, string.Join('\n', errors));
+        errors.Count(e => e.Contains("class ")).ShouldBeLessThanOrEqualTo(Worlds[1] / 5000, string.Join('\n', errors));
         known.ShouldBeGreaterThan(Worlds[1] * 3 / 4);
     }
 
