@@ -8,7 +8,7 @@ namespace Sidecar.Agent.Measurement;
 /// <summary>What a ladder has learnt so far, and what it is called in the end.</summary>
 internal sealed class LadderFindings
 {
-    private readonly LadderEvidence _evidence;
+    private readonly LadderEvidence _evidence = new();
     private readonly TimeProvider _clock;
     private readonly LadderSettings _settings;
     private readonly Action<GapObservation>? _learnt;
@@ -19,7 +19,7 @@ internal sealed class LadderFindings
     private bool _hadEvent;
 
     /// <summary>Nothing is learnt yet.</summary>
-    /// <param name="settings">Which gaps are known to be survived already, and how often a bound is repeated.</param>
+    /// <param name="settings">Which gaps are known to be survived already, and what counts as the same gap.</param>
     /// <param name="learnt">Told each piece of evidence about the path as it comes.</param>
     /// <param name="clock">Dates the evidence.</param>
     public LadderFindings(LadderSettings settings, Action<GapObservation>? learnt, TimeProvider clock)
@@ -27,7 +27,6 @@ internal sealed class LadderFindings
         _clock = clock;
         _settings = settings;
         _learnt = learnt;
-        _evidence = new LadderEvidence(LadderPlan.Repeats);
         if (settings.Survived > TimeSpan.Zero)
         {
             _evidence.Add(new LadderTrial(settings.Survived, true, TimeSpan.MinValue, TimeSpan.MinValue));
@@ -202,9 +201,9 @@ internal sealed class LadderFindings
 
     private PathClass Classify(LadderBounds result)
     {
-        if (result is { Upper: null, Varies: false })
+        if (result.Upper is null)
         {
-            return PathClass.NoneSeen;
+            return result.Varies ? PathClass.NotKnown : PathClass.NoneSeen;
         }
 
         if (IsPayloadOnly)
@@ -216,7 +215,7 @@ internal sealed class LadderFindings
         var wasCalm = !_hadEvent && !result.Varies && _losses.All(l => !l.Trial.IsSuspect && _evidence.Counts(l.Trial));
         var losses = AtTimeout() is { Length: > 0 } some && (wasCalm || some.Length > 1) ? some : Counted;
         var kinds = losses.Select(l => ClassOf(l.Kind)).Distinct().ToArray();
-        return result.Upper is not null && kinds.Length == 1 && (wasCalm || losses.Length > 1) ? kinds[0] : PathClass.NotKnown;
+        return kinds.Length == 1 && (wasCalm || losses.Length > 1) ? kinds[0] : PathClass.NotKnown;
     }
 
     private static PathClass ClassOf(LossKind kind) => kind switch

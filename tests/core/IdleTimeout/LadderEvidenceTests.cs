@@ -8,7 +8,7 @@ public sealed class LadderEvidenceTests
 {
     private static readonly TimeSpan Width = TimeSpan.FromSeconds(1);
 
-    private readonly LadderEvidence _evidence = new(repeats: 3);
+    private readonly LadderEvidence _evidence = new();
     private double _now;
 
     [Fact]

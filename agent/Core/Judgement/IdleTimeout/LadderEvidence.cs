@@ -30,9 +30,11 @@ public readonly record struct LadderBounds(TimeSpan Lower, TimeSpan? Upper, bool
 /// varying times: one survived and one lost gap that lie close together say nothing about that, and each bound is repeated.
 /// A loss that repetitions contradict is overruled, so that the search goes on; in the result it still counts.
 /// </summary>
-/// <param name="repeats">How often each bound is to be seen again.</param>
-public sealed class LadderEvidence(int repeats)
+public sealed class LadderEvidence
 {
+    /// <summary>How often each bound is to be seen again.</summary>
+    private const int Repeats = 3;
+
     private readonly List<LadderTrial> _trials = [];
     private LadderBounds? _search;
     private LadderBounds? _result;
@@ -103,7 +105,7 @@ public sealed class LadderEvidence(int repeats)
         var survived = Survived.Count(t => t.Gap <= search.Lower && t.Gap >= search.Lower - width);
         var first = Lost.Where(t => t.Gap == upper).Min(t => t.Ended);
         var tried = _trials.Count(t => t.Gap >= upper && t.Gap <= upper + width && (t.Begun >= first || t is { Survived: false, IsSuspect: false }));
-        return (search.Lower == TimeSpan.Zero ? 0 : Math.Max(0, 1 + repeats - survived), Math.Max(0, 1 + repeats - tried));
+        return (search.Lower == TimeSpan.Zero ? 0 : Math.Max(0, 1 + Repeats - survived), Math.Max(0, 1 + Repeats - tried));
     }
 
     private IEnumerable<LadderTrial> Survived => _trials.Where(t => t.Survived);
@@ -119,7 +121,7 @@ public sealed class LadderEvidence(int repeats)
     private bool IsContradicted(LadderTrial loss)
     {
         var again = Shortest(Lost.Where(t => t.Begun >= loss.Ended && !t.IsSuspect)) ?? TimeSpan.MaxValue;
-        return Survived.Count(t => t.Begun >= loss.Ended && t.Gap >= loss.Gap && t.Gap < again) >= (loss.IsSuspect ? 1 : repeats);
+        return Survived.Count(t => t.Begun >= loss.Ended && t.Gap >= loss.Gap && t.Gap < again) >= (loss.IsSuspect ? 1 : Repeats);
     }
 
     /// <summary>Nothing else is to blame for a loss, or nearly the same gap was lost again later.</summary>

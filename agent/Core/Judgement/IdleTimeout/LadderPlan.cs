@@ -80,9 +80,6 @@ public static class LadderPlan
     /// <summary>And where everything was lost at once and the search has begun anew, however often.</summary>
     public const int MostConnections = 56;
 
-    /// <summary>How often each of the final bounds is tried again.</summary>
-    public const int Repeats = 3;
-
     // Share of a common value to either side of it, at the default precision of 5 %: 2 % and 2 % make a width of 4.1 %.
     private const double PairOffset = 0.4;
 
