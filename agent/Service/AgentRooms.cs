@@ -109,7 +109,6 @@ internal sealed class AgentRooms : IDisposable
     /// <summary>Why the HTTP endpoint is not there, where it is not.</summary>
     public Func<string?>? EndpointProblem { get; set; }
 
-
     /// <summary>The loop is about to begin. Not before: a second agent is refused only after it was made, and these may be the first one's.</summary>
     public void BeginActing()
     {
@@ -190,25 +189,6 @@ internal sealed class AgentRooms : IDisposable
         };
     }
 
-    private IReadOnlyList<SourceStatus> ReadSources() => [.. Eyes.Names, .. _sessions.Sources, .. _surroundings?.Sources ?? []];
-
-    /// <summary>What is wrong with a source is logged once, and again when it comes back.</summary>
-    private void TellProblems(IReadOnlyList<SourceStatus> sources)
-    {
-        if (_told.Count == 0 && sources.All(source => source.Problem is null))
-        {
-            return;
-        }
-
-        var problems = sources.Select(source => source.Problem).OfType<string>().ToHashSet(StringComparer.Ordinal);
-        foreach (var problem in problems.Except(_told, StringComparer.Ordinal))
-        {
-            _log.Limitation(problem);
-        }
-
-        _told = problems;
-    }
-
     /// <summary>One full scan without remedies, for <c>status</c> without a running agent.</summary>
     public AgentSnapshot ScanOnce()
     {
@@ -241,5 +221,24 @@ internal sealed class AgentRooms : IDisposable
         _sessions.Dispose();
         Eyes.Namespaces.Dispose();
         Inbox.Dispose();
+    }
+
+    private IReadOnlyList<SourceStatus> ReadSources() => [.. Eyes.Names, .. _sessions.Sources, .. _surroundings?.Sources ?? []];
+
+    /// <summary>What is wrong with a source is logged once, and again when it comes back.</summary>
+    private void TellProblems(IReadOnlyList<SourceStatus> sources)
+    {
+        if (_told.Count == 0 && sources.All(source => source.Problem is null))
+        {
+            return;
+        }
+
+        var problems = sources.Select(source => source.Problem).OfType<string>().ToHashSet(StringComparer.Ordinal);
+        foreach (var problem in problems.Except(_told, StringComparer.Ordinal))
+        {
+            _log.Limitation(problem);
+        }
+
+        _told = problems;
     }
 }

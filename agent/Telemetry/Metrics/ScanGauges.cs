@@ -63,7 +63,7 @@ internal sealed class ScanGauges
     /// <summary>Sums a scan up.</summary>
     /// <param name="snapshot">The scan.</param>
     /// <param name="workerGroups">Names of the [workers:…] sections; one without processes counts 0.</param>
-    /// <param name="counted">The connections of upstreams, counted; null: the snapshot's are counted.</param>
+    /// <param name="counted">The connections of the snapshot's upstreams, counted; null: those in the snapshot are counted.</param>
     public static ScanGauges From(AgentSnapshot snapshot, IReadOnlyList<string> workerGroups, IReadOnlyList<Sum>? counted = null)
     {
         var sums = new Dictionary<string, Sum>(StringComparer.Ordinal);
@@ -72,7 +72,7 @@ internal sealed class ScanGauges
             sums[upstream.Name] = new Sum(upstream.Name);
         }
 
-        foreach (var sum in (counted ?? []).Where(sum => sums.ContainsKey(sum.Upstream)))
+        foreach (var sum in counted ?? [])
         {
             sums[sum.Upstream] = sum;
         }
