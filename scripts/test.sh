@@ -94,17 +94,20 @@ mkdir -p artifacts
 stage end
 echo "$stages"
 # Each failure once more where it is found at once: its message and the top of its stack, then one line for each.
-cat "$results"/*.trx 2>/dev/null | awk '
-  /<UnitTestResult / { shown = /outcome="(Passed|NotExecuted)"/ ? 0 : 40; stdout = 0 }
-  /<StdOut>/ { stdout = 1 }
-  shown > 0 && !stdout { print; shown-- }
-  /<\/StdOut>/ { stdout = 0 }
-  /<\/UnitTestResult>/ { shown = 0 }'
 cat "$results"/*.trx 2>/dev/null | tr -d '\r' | awk '
-  /<UnitTestResult / { failed = !/outcome="(Passed|NotExecuted)"/; name = $0; sub(/.* testName="/, "", name); sub(/".*/, "", name); sub(/^Sidecar\.[A-Za-z]*Tests\./, "", name); text = "" }
-  failed && /<Message>/ { message = 1 }
-  failed && message { line = $0; sub(/.*<Message>(Shouldly.ShouldAssertException : )?/, "", line); sub(/<\/Message>.*/, "", line); gsub(/&#xD;/, "", line); gsub(/^ +/, "", line); text = text " " line }
+  /<UnitTestResult / {
+    shown = /outcome="(Passed|NotExecuted)"/ ? 0 : 40; stdout = message = 0; text = ""
+    name = $0; sub(/.* testName="/, "", name); sub(/".*/, "", name); sub(/^Sidecar\.[A-Za-z]*Tests\./, "", name)
+  }
+  /<StdOut>/ { stdout = 1 }
+  shown > 0 && !stdout {
+    print; shown--
+    message = message || /<Message>/
+    if (message) { line = $0; sub(/.*<Message>(Shouldly.ShouldAssertException : )?/, "", line); sub(/<\/Message>.*/, "", line); gsub(/&#xD;|^ +/, "", line); text = text " " line }
+  }
   /<\/Message>/ { message = 0 }
-  /<\/UnitTestResult>/ && failed { print "failed: " name ":" substr(text, 1, 300); failed = 0 }'
+  /<\/StdOut>/ { stdout = 0 }
+  /<\/UnitTestResult>/ { if (text) lines = lines "failed: " name ":" substr(text, 1, 300) "\n"; shown = 0; text = "" }
+  END { printf "%s", lines }'
 echo "$passed passed, $failed failed" | tee artifacts/test-summary
 exit $status

@@ -6,6 +6,7 @@ arms.py DSN ARM...    where an ARM is "busy" (asks twice a second for ever) or a
 Prints a line for whatever happens to an arm.
 """
 
+import os
 import sys
 import threading
 import time
@@ -14,8 +15,8 @@ import psycopg2
 
 
 def say(line):
-    # One write a line: print makes two, and another thread's line comes between them.
-    sys.stdout.write(line + "\n")
+    """All of the line in one system call: print makes two, and another thread's line comes between them."""
+    os.write(1, f"{line}\n".encode())
 
 
 def ask(name, connection):
